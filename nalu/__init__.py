@@ -1,0 +1,9 @@
+"""Neural arithmetic units: the layers, and the experiments of the paper that compares them."""
+
+from .training.protocol import Draft, Final, prepare
+from .units import NAC, NALU, NAU, NMU, Linear, NACMul, ReLU, ReLU6
+
+__all__ = [
+    "NAC", "NALU", "NAU", "NMU", "Linear", "NACMul", "ReLU", "ReLU6",
+    "Draft", "Final", "prepare",
+]  # fmt: skip

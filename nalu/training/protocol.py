@@ -1,0 +1,179 @@
+"""The rules of training: what each version of the paper adds to the loss and how it keeps
+weights in their intervals.
+
+A layer alone is not the paper's unit: without its regulariser and constraint a NAU or NMU is
+a lookalike. ``prepare`` ties both to the model and its optimiser, and an optimiser step taken
+without the regulariser is an error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from ..units import NMU, Constrained
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The draft of May 2019: weights are clipped in the forward pass only.
+
+    At step t the loss gains, for every constrained unit,
+
+        strength (1 - exp(-rate t)) R_bias + R_oob
+
+    with R_bias and R_oob of the unclipped Ŵ (eq. 3 and 5).
+    """
+
+    strength: float = 0.1
+    rate: float = 1e-5
+
+    def sparsity_strength(self, step: int) -> float:
+        """The factor of R_bias at a step, counted from 0."""
+        return self.strength * (1 - math.exp(-self.rate * step))
+
+    def penalty(self, unit: Constrained, step: int) -> Tensor:
+        """What one unit adds to the loss at a step: a scalar."""
+        bias = unit.bias_penalty(unit.w_hat).mean()
+        return self.sparsity_strength(step) * bias + unit.out_of_bounds_penalty(unit.w_hat).mean()
+
+    def constrain(self, unit: Constrained) -> None:
+        """Nothing: the forward pass clips, and R_oob brings Ŵ back."""
+
+
+@dataclass(frozen=True)
+class Final:
+    """The ICLR 2020 paper: weights are projected into their interval after every step.
+
+    At step t the loss gains strength · min(max((t - start) / (end - start), 0), 1) R_sparse
+    for every constrained unit.
+
+    Raises:
+        ValueError: ``end`` is not after ``start``.
+    """
+
+    strength: float
+    start: int
+    end: int
+
+    def __post_init__(self):
+        if not self.start < self.end:
+            raise ValueError(f"the ramp ends at {self.end}, which must be after {self.start}")
+
+    def sparsity_strength(self, step: int) -> float:
+        """The factor of R_sparse at a step, counted from 0."""
+        ramp = (step - self.start) / (self.end - self.start)
+        return self.strength * min(max(ramp, 0.0), 1.0)
+
+    def penalty(self, unit: Constrained, step: int) -> Tensor:
+        """What one unit adds to the loss at a step: a scalar."""
+        return self.sparsity_strength(step) * unit.sparsity_penalty(unit.weight).mean()
+
+    def constrain(self, unit: Constrained) -> None:
+        """Project, as must happen after every step."""
+        unit.project_()
+
+
+# The final paper's constants differ by model: one with an NMU in it, or not.
+FINAL_MULTIPLICATION = Final(strength=10.0, start=1_000_000, end=2_000_000)
+FINAL_ADDITION = Final(strength=0.01, start=5_000, end=50_000)
+
+
+def constrained_units(model: nn.Module) -> Iterator[Constrained]:
+    """The units of a model that have a constraint, in its own order."""
+    return (module for module in model.modules() if isinstance(module, Constrained))
+
+
+def protocol_for(model: nn.Module, protocol: str | Draft | Final) -> Draft | Final:
+    """``protocol`` itself, or the one of that name with the paper's constants for this model.
+
+    Raises:
+        ValueError: a name other than "draft" and "final".
+    """
+    if isinstance(protocol, Draft | Final):
+        return protocol
+    if protocol == "draft":
+        return Draft()
+    if protocol == "final":
+        multiplies = any(isinstance(unit, NMU) for unit in constrained_units(model))
+        return FINAL_MULTIPLICATION if multiplies else FINAL_ADDITION
+    raise ValueError(
+        f"no protocol is named {protocol!r}: use 'draft', 'final', or a Draft or Final of your own"
+    )
+
+
+class Regulariser:
+    """What ``prepare`` returns: ``regulariser(step)`` is the term of the loss at a step."""
+
+    def __init__(self, model: nn.Module, protocol: Draft | Final):
+        self.protocol = protocol
+        self.units = list(constrained_units(model))
+        self.taken = False
+        parameter = next(model.parameters())
+        self.zero = torch.zeros((), dtype=parameter.dtype, device=parameter.device)
+
+    def __call__(self, step: int) -> Tensor:
+        """The sum over units, a scalar; step counts optimiser steps from 0.
+
+        Raises:
+            ValueError: the step is negative.
+        """
+        if step < 0:
+            raise ValueError(f"step is {step}: it counts optimiser steps, from 0")
+        self.taken = True
+        return sum((self.protocol.penalty(unit, step) for unit in self.units), self.zero)
+
+    def after_step(self, optimizer, args, kwargs) -> None:
+        """Hook of the optimiser: constrain the units, and see that nothing was forgotten."""
+        for unit in self.units:
+            self.protocol.constrain(unit)
+        if not self.taken:
+            raise RuntimeError(
+                "this step had no regulariser in its loss, so the units are not the paper's: "
+                "add regulariser(step) to the loss before backward()"
+            )
+        self.taken = False
+
+
+_prepared: WeakSet[torch.optim.Optimizer] = WeakSet()
+
+
+def prepare(
+    model: nn.Module, optimizer: torch.optim.Optimizer, protocol: str | Draft | Final = "final"
+) -> Regulariser:
+    """Train the constrained units of ``model`` by the rules of the paper (section 3).
+
+    After each ``optimizer.step()`` the constraint of the protocol is applied. Add what the
+    returned regulariser gives for a step to the loss of that step::
+
+        regulariser = nalu.prepare(model, optimizer)
+        loss = mse_loss(model(x), target) + regulariser(step)
+
+    Args:
+        model: any module; its NAU and NMU units are found, however deep.
+        optimizer: the one that trains them.
+        protocol: "draft", "final", or a ``Draft`` or ``Final`` with constants of your own.
+
+    Raises:
+        ValueError: no such protocol, an optimiser that is prepared already, or one that does
+            not train every constrained unit.
+    """
+    regulariser = Regulariser(model, protocol_for(model, protocol))
+    if optimizer in _prepared:
+        raise ValueError("this optimiser is prepared already: make a new one")
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for name, unit in model.named_modules():
+        wanted = isinstance(unit, Constrained) and unit.w_hat.requires_grad
+        if wanted and id(unit.w_hat) not in trained:
+            raise ValueError(
+                f"the optimiser does not train {name or 'the model'} ({unit}): give it "
+                "model.parameters() of this same model"
+            )
+    optimizer.register_step_post_hook(regulariser.after_step)
+    _prepared.add(optimizer)
+    return regulariser

@@ -1,0 +1,35 @@
+"""The units of the paper, one file each, with its equation at the top.
+
+To add a unit, write its file and put its class into ``UNITS``.
+"""
+
+from .base import EPSILON, Unit
+from .constrained import Constrained
+from .linear import Linear, ReLU, ReLU6
+from .nac import NAC, nac_weight
+from .nac_mul import NACMul, nac_mul
+from .nalu import NALU
+from .nau import NAU
+from .nmu import NMU, nmu
+
+UNITS: dict[str, type[Unit]] = {
+    unit.__name__: unit for unit in (Linear, ReLU, ReLU6, NAC, NACMul, NALU, NAU, NMU)
+}
+
+
+def unit_named(name: str) -> type[Unit]:
+    """The class of a unit, by class name, label or any name it has had in the paper's code.
+
+    Raises:
+        ValueError: no unit has that name; the message lists those there are.
+    """
+    for unit in UNITS.values():
+        if name in (unit.__name__, unit.label, *unit.aliases):
+            return unit
+    raise ValueError(f"no unit is named {name!r}; there are {', '.join(UNITS)}")
+
+
+__all__ = [
+    *UNITS, "Constrained", "EPSILON", "UNITS", "Unit",
+    "nac_mul", "nac_weight", "nmu", "unit_named",
+]  # fmt: skip

@@ -1,0 +1,51 @@
+"""What all units share: two sizes, an effective matrix, and shapes that are checked."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+EPSILON = 1e-7  # the ε of every logarithm in the paper's experiments
+
+
+class Unit(nn.Module):
+    """A layer with arithmetic meaning: (..., in_features) -> (..., out_features).
+
+    A unit is drop-in for ``torch.nn.Linear``. The matrix its equation speaks of is
+    ``unit.weight``, of shape (out_features, in_features), whatever the trained parameters are.
+
+    Raises:
+        ValueError: a size is not a whole number of at least 1, or the last dimension of an
+            input is not ``in_features``.
+    """
+
+    label: str  # how the paper writes the unit
+    aliases: tuple[str, ...] = ()  # what else it has been called
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__()
+        for name, value in (("in_features", in_features), ("out_features", out_features)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value!r}: it must be a whole number, 1 or more")
+        self.in_features = in_features
+        self.out_features = out_features
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
+def empty_matrix(unit: Unit, device, dtype) -> nn.Parameter:
+    """An uninitialised (out_features, in_features) parameter."""
+    return nn.Parameter(
+        torch.empty(unit.out_features, unit.in_features, device=device, dtype=dtype)
+    )
+
+
+def matching(x: Tensor, weight: Tensor) -> Tensor:
+    """``x``, or a ValueError when its last dimension is not the unit's number of inputs."""
+    if x.ndim == 0 or x.shape[-1] != weight.shape[-1]:
+        raise ValueError(
+            f"the input has shape {tuple(x.shape)}, but its last dimension must be "
+            f"in_features = {weight.shape[-1]}"
+        )
+    return x

@@ -1,0 +1,56 @@
+"""NAC•, the multiplication of the NALU: eq. 1.
+
+    W = tanh(Ŵ) σ(M̂)
+    z_o = exp(Σ_i W_oi log(|x_i| + ε))
+
+Gradients, eq. 4:
+
+    ∂z_o/∂W_oi = z_o log(|x_i| + ε)
+    ∂z_o/∂x_i  = z_o W_oi sign(x_i) / (|x_i| + ε)
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .base import EPSILON, matching
+from .nac import NAC
+
+
+def nac_mul(x: Tensor, weight: Tensor, epsilon: float = EPSILON) -> Tensor:
+    """exp(log(|x| + ε) Wᵀ): x (..., in) and W (out, in) give (..., out) (eq. 1)."""
+    return F.linear((matching(x, weight).abs() + epsilon).log(), weight).exp()
+
+
+class NACMul(NAC):
+    """NAC• (Trask et al., 2018), (..., in_features) -> (..., out_features), eq. 1.
+
+    Weights and initialisation are those of ``NAC``. The sign of the inputs is lost.
+
+    Raises:
+        ValueError: ``epsilon`` is negative.
+    """
+
+    label = "NAC•"
+    aliases = ("NAC*", "NAC_*", "NAC_•", "NAC_mul", "nac_mul")
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        epsilon: float = EPSILON,
+        device=None,
+        dtype=None,
+    ):
+        if epsilon < 0:
+            raise ValueError(f"epsilon is {epsilon}: it must be 0 or more")
+        super().__init__(in_features, out_features, device=device, dtype=dtype)
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nac_mul(x, self.weight, self.epsilon)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, epsilon={self.epsilon}"

@@ -1,0 +1,75 @@
+"""NALU, which chooses between addition and multiplication: section 2.
+
+a = NAC₊(x),  m = NAC•(x),  g = σ(G x)
+z = g ⊙ a + (1 - g) ⊙ m
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import EPSILON, Unit, empty_matrix, matching
+from .nac import NAC
+from .nac_mul import NACMul, nac_mul
+
+
+class NALU(Unit):
+    """NALU (Trask et al., 2018), (..., in_features) -> (..., out_features), section 2.
+
+    Addition and multiplication share one W, or have one each with ``separate=True``; then
+    ``weight`` stacks the two, addition first, to (2, out_features, in_features). The gate
+    has no bias and G ~ Uniform(-b, b) with b² = 6 / (in_features + out_features).
+
+    Raises:
+        ValueError: ``epsilon`` is negative.
+    """
+
+    label = "NALU"
+    aliases = ("nalu",)
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        separate: bool = False,
+        epsilon: float = EPSILON,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__(in_features, out_features)
+        kwargs = {"device": device, "dtype": dtype}
+        if separate:
+            self.add = NAC(in_features, out_features, **kwargs)
+            self.mul = NACMul(in_features, out_features, epsilon=epsilon, **kwargs)
+        else:
+            self.shared = NACMul(in_features, out_features, epsilon=epsilon, **kwargs)
+        self.separate = separate
+        self.epsilon = epsilon
+        self.gate_weight = empty_matrix(self, device, dtype)
+        nn.init.xavier_uniform_(self.gate_weight)
+
+    def reset_parameters(self) -> None:
+        for unit in self.children():
+            unit.reset_parameters()
+        nn.init.xavier_uniform_(self.gate_weight)
+
+    @property
+    def weight(self) -> Tensor:
+        if self.separate:
+            return torch.stack([self.add.weight, self.mul.weight])
+        return self.shared.weight
+
+    def gate(self, x: Tensor) -> Tensor:
+        """g = σ(G x), the share of addition: (..., in_features) -> (..., out_features)."""
+        return torch.sigmoid(F.linear(matching(x, self.gate_weight), self.gate_weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        g = self.gate(x)
+        add, mul = self.weight if self.separate else (self.shared.weight,) * 2
+        return g * F.linear(x, add) + (1 - g) * nac_mul(x, mul, self.epsilon)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, separate={self.separate}, epsilon={self.epsilon}"
