@@ -1,0 +1,86 @@
+"""The book, built once for all tests, and a browser to open it with."""
+
+import functools
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def build():
+    """The module ``book/build.py``."""
+    spec = importlib.util.spec_from_file_location("build", ROOT / "book" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["build"] = module  # the processes that execute notebooks import it by name
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def site(build, tmp_path_factory) -> Path:
+    """The folder of a website built from nothing, after executing what was not yet."""
+    subprocess.run(
+        [sys.executable, "-c", "import build; build.execute_all()"], cwd=ROOT / "book", check=True
+    )
+    return build.site(tmp_path_factory.mktemp("site")).parent
+
+
+@pytest.fixture(scope="session")
+def address(site) -> str:
+    """Where the website is served, without a slash at the end."""
+
+    class Silent(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Silent, directory=site)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def installed_chromium() -> str | None:
+    """Chromium of the system or of Playwright, whichever is there."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    with sync_playwright() as playwright:
+        path = playwright.chromium.executable_path
+    return path if Path(path).exists() else None
+
+
+def chromium() -> str:
+    """A Chromium, installed when there is none and it can be."""
+    if path := installed_chromium():
+        return path
+    if shutil.which("apt-get") and os.geteuid() == 0:
+        subprocess.run(["apt-get", "update", "-qq"], check=False)
+        subprocess.run(["apt-get", "install", "-y", "-qq", "chromium"], check=False)
+    else:
+        subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=False)
+    return installed_chromium() or pytest.fail(
+        "no Chromium was found, and installing one failed: install your system's package "
+        "`chromium`, or run `.venv/bin/python -m playwright install --with-deps chromium`"
+    )
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium(),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()

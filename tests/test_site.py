@@ -1,0 +1,141 @@
+"""The website, opened page by page in a real browser."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from axe_playwright_python.sync_playwright import Axe
+
+ROOT = Path(__file__).resolve().parents[1]
+# preload would fetch imported style sheets from addresses where they are not
+OPTIONS = {
+    "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"],
+    "preload": False,
+}
+WIDTHS = (1280, 390)
+
+
+def documents(toc: dict) -> list[str]:
+    found = [toc["root"]]
+    for part in toc.get("parts", [toc]):
+        found += [chapter["file"] for chapter in part["chapters"]]
+    return found
+
+
+PAGES = documents(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+
+
+class Visit:
+    """A page in a window of its own, with everything it complained about or asked for."""
+
+    def __init__(self, browser, scheme: str = "light", width: int = 1280):
+        self.context = browser.new_context(
+            color_scheme=scheme, viewport={"width": width, "height": 900}
+        )
+        self.page = self.context.new_page()
+        self.complaints: list[str] = []
+        self.elsewhere: list[str] = []
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("requestfailed", lambda r: self.complaints.append(f"failed: {r.url}"))
+        self.page.on("response", self._response)
+
+    def _console(self, message) -> None:
+        if message.type in ("error", "warning"):
+            self.complaints.append(message.text)
+
+    def _response(self, response) -> None:
+        if response.status >= 400:
+            self.complaints.append(f"{response.status}: {response.url}")
+
+    def open(self, url: str) -> None:
+        root = "file:" if url.startswith("file:") else "/".join(url.split("/")[:3])
+
+        def only_here(route):
+            if route.request.url.startswith((root, "data:", "blob:")):
+                route.continue_()
+            else:
+                self.elsewhere.append(route.request.url)
+                route.abort()
+
+        self.page.route("**/*", only_here)
+        self.page.goto(url, wait_until="load")
+        self.page.wait_for_function("!document.querySelector('meta[http-equiv=refresh]')")
+        if self.page.locator(".live-chart").count():
+            self.page.wait_for_selector(".live-chart canvas")
+        if self.page.locator("span.math, div.math").count():
+            self.page.wait_for_selector("mjx-container")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_is_quiet_accessible_and_self_contained(name, scheme, address, browser):
+    with Visit(browser, scheme) as visit:
+        visit.open(f"{address}/{name}.html")
+        visit.page.wait_for_function(f"document.documentElement.dataset.theme == '{scheme}'")
+        for width in WIDTHS:
+            visit.page.set_viewport_size({"width": width, "height": 900})
+            result = Axe().run(visit.page, options=OPTIONS)
+            assert result.violations_count == 0, result.generate_report()
+            overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert visit.page.evaluate(overflow) <= 0, f"the page is wider than {width} px"
+        assert visit.complaints == []
+        assert visit.elsewhere == []
+
+
+@pytest.mark.parametrize("name", ["index", *PAGES])
+def test_every_page_works_from_a_folder(name, site, browser):
+    with Visit(browser) as visit:
+        visit.open((site / f"{name}.html").as_uri())
+        assert visit.page.locator("article h1").is_visible()
+        assert visit.complaints == []
+        assert visit.elsewhere == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_images_load_and_have_alternative_text(name, address, browser):
+    with Visit(browser) as visit:
+        visit.open(f"{address}/{name}.html")
+        images = visit.page.locator("article img").all()
+        for image in images:
+            assert len(image.get_attribute("alt") or "") > 20, image.get_attribute("src")
+            assert image.evaluate("i => i.complete && i.naturalWidth > 0")
+        if name.startswith("notebooks/"):
+            assert images, "a notebook page without a figure"
+
+
+def test_the_slider_redraws_the_surface(address, browser):
+    with Visit(browser) as visit:
+        visit.open(f"{address}/notebooks/03-multiplication-unit.html")
+        chart = visit.page.locator(".live-chart")
+        slider = chart.locator("input[type=range]")
+        before = chart.locator("canvas").screenshot()
+        slider.focus()
+        for _ in range(30):  # by keyboard, as a reader without a mouse would
+            slider.press("ArrowRight")
+        assert float(slider.input_value()) == pytest.approx(-4)
+        visit.page.wait_for_timeout(500)
+        assert chart.locator("canvas").screenshot() != before
+
+
+def test_figures_follow_the_theme_switch(address, browser):
+    with Visit(browser) as visit:
+        visit.open(f"{address}/notebooks/02-weight-construction.html")
+        figure = visit.page.locator("article img").first
+        light = figure.screenshot()
+        visit.page.evaluate("document.documentElement.dataset.theme = 'dark'")
+        visit.page.wait_for_timeout(500)
+        assert figure.screenshot() != light
+
+
+def test_search_finds_the_pages_of_a_word(address, browser):
+    with Visit(browser) as visit:
+        visit.page.goto(f"{address}/search.html?q=regulariser")
+        visit.page.wait_for_selector("#search-results li")
+        assert "Weight matrix construction" in visit.page.locator("#search-results").inner_text()
