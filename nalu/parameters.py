@@ -74,30 +74,31 @@ def injected_names(history: list[str]) -> list[str]:
     ]
 
 
+# What the types of parameters are called, one and many.
+WORDS = {
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("a text", "texts"),
+    bool: ("True or False", "True or False"),
+}
+
+
 def problem_with(value: Any, kind: type | GenericAlias, allowed: Container | None) -> str | None:
     """What ``value`` should have been, or None when it is fine."""
     if isinstance(kind, GenericAlias):  # list[int] and the like
         (item,) = kind.__args__
-        if not isinstance(value, kind.__origin__):
-            return f"a list of {plural(item)}, passed as -y '{{name: [...]}}' to papermill"
+        if not isinstance(value, list):
+            return f"a list of {WORDS[item][1]}; papermill takes one as -y 'name: [1, 2]'"
         if not value:
-            return f"a list of {plural(item)}, with at least one in it"
-        return next(
-            (f"a list, each {p}" for v in value if (p := problem_with(v, item, allowed))), None
-        )
-    number = kind is float and type(value) is int  # 1 is a float to people and to papermill
-    if type(value) is not kind and not number:
-        return f"{ARTICLES[kind]}"
+            return f"a list of {WORDS[item][1]}, with at least one"
+        problems = (problem_with(v, item, allowed) for v in value)
+        return next((f"a list, each {problem}" for problem in problems if problem), None)
+    whole_for_float = kind is float and type(value) is int
+    if type(value) is not kind and not whole_for_float:
+        return WORDS[kind][0]
     if allowed is not None and value not in allowed:
         return described(allowed)
     return None
-
-
-ARTICLES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
-
-
-def plural(kind: type) -> str:
-    return {int: "whole numbers", float: "numbers", str: "texts", bool: "True or False"}[kind]
 
 
 def described(allowed: Container) -> str:
