@@ -56,13 +56,14 @@ def test_variance_takes_arrays_of_any_shape():
     assert nac_weight_variance(1).shape == ()
 
 
-def test_negative_range_is_refused():
+@pytest.mark.parametrize("r", [-0.1, math.inf, math.nan])
+def test_range_that_is_none_is_refused(r):
     with pytest.raises(ValueError, match="it must be 0 or more"):
-        nac_weight_variance([1.0, -0.1])
+        nac_weight_variance([1.0, r])
 
 
 @settings(deadline=None)
-@given(st.floats(1e-6, 0.5 - 1e-6))
+@given(st.floats(1e-6, 0.5 - 1e-6) | st.floats(1e-300, 1e-6))
 def test_range_found_for_a_variance_has_it(variance):
     assert nac_weight_variance(nac_init_range(variance)) == pytest.approx(variance, rel=1e-8)
 

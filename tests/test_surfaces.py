@@ -97,6 +97,18 @@ def test_large_epsilon_leaves_no_undesired_solution():
     assert (loss_surface(DRAFT, nac_mul_with(1.0), w1, torch.full_like(w1, -1)) > 100).all()
 
 
+@pytest.mark.parametrize("w2", [0.0, 1e-3, -1e-3])
+def test_solution_that_no_float_can_hold_is_none(w2):
+    assert nac_mul_solution(DRAFT, w2, 0.0) is None
+
+
+def test_grids_in_float32_or_of_other_shapes_are_refused():
+    fine = torch.linspace(-1, 1, 5, dtype=torch.float64)
+    for w1, w2 in ((fine.float(), fine.float()), (fine[:, None], fine[None])):
+        with pytest.raises(ValueError, match="float64 tensors of one shape"):
+            loss_surface(DRAFT, nmu, w1, w2)
+
+
 @settings(deadline=None)
 @given(
     problem=st.sampled_from([DRAFT, FINAL]),

@@ -114,8 +114,8 @@ class Regulariser:
         self.protocol = protocol
         self.units = list(constrained_units(model))
         self.taken = False
-        parameter = next(model.parameters())
-        self.zero = torch.zeros((), dtype=parameter.dtype, device=parameter.device)
+        some = next(model.parameters(), torch.zeros(()))
+        self.zero = torch.zeros((), dtype=some.dtype, device=some.device)
 
     def __call__(self, step: int) -> Tensor:
         """The sum over units, a scalar; step counts optimiser steps from 0.
@@ -126,7 +126,7 @@ class Regulariser:
         if step < 0:
             raise ValueError(f"step is {step}: it counts optimiser steps, from 0")
         self.taken = True
-        return sum((self.protocol.penalty(unit, step) for unit in self.units), self.zero)
+        return sum((self.protocol.penalty(unit, step) for unit in self.units), self.zero.clone())
 
     def after_step(self, optimizer, args, kwargs) -> None:
         """Hook of the optimiser: constrain the units, and see that nothing was forgotten."""
@@ -149,7 +149,8 @@ def prepare(
     """Train the constrained units of ``model`` by the rules of the paper (section 3).
 
     After each ``optimizer.step()`` the constraint of the protocol is applied. Add what the
-    returned regulariser gives for a step to the loss of that step::
+    returned regulariser gives for a step to the loss of that step. A copy of the optimiser, as
+    by ``copy.deepcopy``, is not prepared. ::
 
         regulariser = nalu.prepare(model, optimizer)
         loss = mse_loss(model(x), target) + regulariser(step)

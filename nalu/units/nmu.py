@@ -83,7 +83,7 @@ class NMU(Constrained):
         weight = self.weight
         if not self.normalised:
             return nmu(x, weight)
-        if x.numel() < 2:
+        if matching(x, weight).numel() < 2:
             raise ValueError("a normalised NMU needs two numbers for a standard deviation")
         c = torch.std(x)
         return nmu(x / c, weight) * c ** weight.sum(-1)

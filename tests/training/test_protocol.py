@@ -127,8 +127,9 @@ def test_units_without_constraint_train_in_the_same_loop(unit):
     for step in range(2):
         penalty = regulariser(step)
         assert penalty == 0
+        penalty += model(torch.ones(3, 4)).square().mean()  # in place, as some people write it
         optimizer.zero_grad()
-        (model(torch.ones(3, 4)).square().mean() + penalty).backward()
+        penalty.backward()
         optimizer.step()
 
 

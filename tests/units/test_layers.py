@@ -1,9 +1,11 @@
 """What users of PyTorch expect of a layer, for every unit."""
 
 import io
+import math
 from copy import deepcopy
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
@@ -65,7 +67,7 @@ def test_a_bare_number_is_no_input(name):
         UNITS[name](1, 3)(torch.tensor(2.0))
 
 
-@pytest.mark.parametrize("size", [0, -1, 2.5, "3", None])
+@pytest.mark.parametrize("size", [0, -1, 2.5, True, "3", None])
 def test_size_that_is_no_count_is_refused(make, size):
     with pytest.raises(ValueError, match=f"in_features is {size!r}.* 1 or more"):
         make(size, 3)
@@ -74,9 +76,14 @@ def test_size_that_is_no_count_is_refused(make, size):
 
 
 @pytest.mark.parametrize("make", [NACMul, NALU, partial(NALU, separate=True)])
-def test_negative_epsilon_is_refused(make):
-    with pytest.raises(ValueError, match=r"epsilon is -0\.1"):
-        make(4, 3, epsilon=-0.1)
+@pytest.mark.parametrize("epsilon", [-0.1, math.nan, math.inf])
+def test_epsilon_that_no_logarithm_can_have_is_refused(make, epsilon):
+    with pytest.raises(ValueError, match=f"epsilon is {epsilon}"):
+        make(4, 3, epsilon=epsilon)
+
+
+def test_sizes_may_come_from_numpy(make):
+    assert make(np.int64(4), np.int64(3))(inputs(4)).shape[-1] == 3
 
 
 def test_normalised_nmu_refuses_a_single_number():
