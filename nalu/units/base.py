@@ -51,6 +51,23 @@ def checked_epsilon(epsilon: float) -> float:
     return epsilon
 
 
+def side_by_side(unit: type[Unit], in_features: int, runs: int, **options) -> Unit:
+    """Many units of one output as one: (..., in_features) -> (..., runs).
+
+    Every output has the initial weights of a unit of its own, ``unit(in_features, 1)``, which
+    those of ``unit(in_features, runs)`` would not have, and trains as one alone would, if the
+    loss is a sum or mean over outputs. ``options`` go to the unit.
+    """
+    many = unit(in_features, runs, **options)
+    alone = [unit(in_features, 1, **options) for _ in range(runs)]
+    with torch.no_grad():
+        for whole, *parts in zip(
+            many.parameters(), *(one.parameters() for one in alone), strict=True
+        ):
+            whole.copy_(torch.cat(parts))
+    return many
+
+
 def matching(x: Tensor, weight: Tensor) -> Tensor:
     """``x``, or a ValueError when its last dimension is not the unit's number of inputs."""
     if x.ndim == 0 or x.shape[-1] != weight.shape[-1]:

@@ -208,6 +208,10 @@ def test_step_without_the_regulariser_is_an_error(protocol):
         model(torch.ones(4)).sum().backward()
         with pytest.raises(RuntimeError, match=r"add regulariser\(step\) to the loss"):
             optimizer.step()
+        regulariser(step)  # asked for and left out of the loss
+        model(torch.ones(4)).sum().backward()
+        with pytest.raises(RuntimeError, match=r"add regulariser\(step\) to the loss"):
+            optimizer.step()
         (model(torch.ones(4)).sum() + regulariser(step)).backward()
         optimizer.step()
 

@@ -13,7 +13,19 @@ from torch import nn
 from torch.func import functional_call, grad, stack_module_state, vmap
 
 import nalu.units
-from nalu.units import NAC, NALU, NAU, NMU, UNITS, Linear, NACMul, ReLU, ReLU6, unit_named
+from nalu.units import (
+    NAC,
+    NALU,
+    NAU,
+    NMU,
+    UNITS,
+    Linear,
+    NACMul,
+    ReLU,
+    ReLU6,
+    side_by_side,
+    unit_named,
+)
 
 VARIANTS = UNITS | {
     "NALU separate": partial(NALU, separate=True),
@@ -305,3 +317,21 @@ def test_resetting_draws_every_parameter_as_construction_does(make):
     new = make(4, 3)
     for name, value in new.state_dict().items():
         assert torch.equal(unit.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_units_side_by_side_start_and_answer_as_units_alone(name):
+    torch.manual_seed(1)
+    many = side_by_side(UNITS[name], 4, 3, dtype=torch.float64)
+    torch.manual_seed(1)
+    UNITS[name](4, 3, dtype=torch.float64)  # drawn first and overwritten
+    alone = [UNITS[name](4, 1, dtype=torch.float64) for _ in range(3)]
+    x = inputs(16, 4).double()
+    torch.testing.assert_close(many(x), torch.cat([one(x) for one in alone], dim=1))
+    assert many.out_features == 3
+
+
+def test_normalised_nmu_leaves_a_constant_batch_as_it_is():
+    unit = NMU(4, 3, normalised=True)
+    x = torch.full((16, 4), 2.0)
+    torch.testing.assert_close(unit(x), nalu.units.nmu(x, unit.weight))
