@@ -38,6 +38,9 @@ def test_only_regularised_constructions_end_at_whole_numbers(glued):
         assert number[f"whole-{name}"] > 80
     for name in ("Linear", "NAC₊", "NAU, clipped only"):
         assert number[f"whole-{name}"] < 10
+    for name in ("Linear", "NAU, clipped only", "NAU, draft", "NAU, final"):
+        assert number[f"right-{name}"] == 100
+    assert number["right-NAC₊"] < 100
     assert number["free-end-NAC₊"] < number["free-end-Linear"]
     assert number["free-start-NAC₊"] < number["free-end-NAC₊"]
 
