@@ -26,9 +26,7 @@ FINAL_EPSILON = 1e-5  # how far the weights of the model behind a threshold are 
 
 
 @lru_cache
-def threshold(
-    task: SimpleMultiplication | StaticFunction, epsilon: float = FINAL_EPSILON
-) -> float:
+def threshold(task: SimpleMultiplication | StaticFunction, epsilon: float = FINAL_EPSILON) -> float:
     """The error of an almost perfect model on the extrapolation range (final paper).
 
     Its first layer has 1 - ε for the inputs of a subset and ε for all others, and its second

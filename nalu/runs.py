@@ -36,7 +36,9 @@ def engine_for(run: Run, engine: str = "auto") -> str:
         ValueError: no engine has that name, or it does not serve the run.
     """
     if engine != "auto" and engine not in ENGINES:
-        raise ValueError(f"no engine is named {engine!r}: use 'auto' or one of {', '.join(ENGINES)}")
+        raise ValueError(
+            f"no engine is named {engine!r}: use 'auto' or one of {', '.join(ENGINES)}"
+        )
     for name in ENGINES if engine == "auto" else [engine]:
         if ENGINES[name].serves(run):
             return name
