@@ -25,6 +25,8 @@ MATHEMATICS = 1  # raise it when the same specification comes to give another re
 
 LAYERS = {**UNITS, "NALU (separate)": partial(NALU, separate=True)}
 STREAMS = ("philox", "authors")
+TASKS = {task.__name__: task for task in (StaticFunction, SimpleMultiplication)}
+PROTOCOLS = {"draft": Draft, "final": Final}
 EVALUATION_ROWS = {"draft": 2_048, "final": 10_000}
 SHARED_SEED = 0  # of the validation and test sets, which all runs of the final protocol share
 
@@ -121,6 +123,16 @@ class Run:
         fields["task"] = {"name": type(self.task).__name__, **fields["task"]}
         fields["protocol"] = {"name": self.protocol_name, **fields["protocol"]}
         return {"mathematics": MATHEMATICS, **fields}
+
+    @classmethod
+    def from_specification(cls, specification: dict) -> Run:
+        """The run that ``specification`` describes, also after a trip through JSON."""
+        fields = dict(specification)
+        del fields["mathematics"]
+        for name, kinds in (("task", TASKS), ("protocol", PROTOCOLS)):
+            values = dict(fields[name])
+            fields[name] = kinds[values.pop("name")](**values)
+        return cls(**{**fields, "layers": tuple(fields["layers"])})
 
     def key(self, engine: str) -> str:
         """The name of this run's result from one engine, the same on every machine."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nalu.tasks.arithmetic import SimpleMultiplication, StaticFunction
-from nalu.training import cpu, reference
+from nalu.training import cpu, layers, reference
 from nalu.training.random import BLOCK
 from nalu.training.run import LAYERS, Run
 
@@ -16,17 +16,17 @@ NMU_RUN = Run(("NAU", "NMU"), StaticFunction(extrapolation=(1, 6)), "draft", 300
 
 
 def engine_gradients(name, unit, x, dz):
-    """The engine's output and gradients of one layer for x, (BLOCK, in), and dL/dz, (BLOCK, out)."""
+    """Output and gradients of one layer for x, (BLOCK, in), and dL/dz, (BLOCK, out)."""
     p = torch.nn.utils.parameters_to_vector(unit.parameters()).detach().numpy()
-    layer = cpu.layer_of(name, p, dz.shape[1], x.shape[1])
+    layer = layers.layer_of(name, p, dz.shape[1], x.shape[1])
     columns = np.ascontiguousarray(x.T)
     dx = np.zeros_like(columns)
-    cpu.construct(layer.kind, layer.p, layer.e, layer.bias)
-    cpu.forward(layer, columns)
+    layers.construct(layer.kind, layer.p, layer.e, layer.bias)
+    layers.forward(layer, columns)
     z = layer.z.T.copy()
     layer.dz[:] = dz.T
-    cpu.backward(layer, columns, dx)
-    cpu.pull_back(layer.kind, layer.p, layer.de, layer.dbias, layer.g)
+    layers.backward(layer, columns, dx)
+    layers.pull_back(layer.kind, layer.p, layer.de, layer.dbias, layer.g)
     return z, dx.T, layer.g
 
 

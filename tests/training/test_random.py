@@ -101,7 +101,7 @@ def test_numbers_are_uniform(bits):
     ids=str,
 )  # fmt: skip
 def test_neighbours_in_the_stream_are_independent(other):
-    """Correlations of ranks and of their parities, at 5 sd: any above 0.014 is found (power 0.98)."""
+    """Three correlations at 5 sd each: one above 0.014 is found with power 0.98."""
     x = uniforms()
     if other == "next row":
         x, y = x[:-1], x[1:]
