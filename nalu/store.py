@@ -62,27 +62,29 @@ class Record:
     specification: dict
     score: Score
     diverged_at: int | None
-    log: np.ndarray  # (evaluations, 4) float64: step, the two MSEs, sparsity error
     provenance: dict
+    packed: str  # the log: float32 rows, compressed, as text
 
     @classmethod
     def of(cls, run: Run, engine: str, log: Log, score: Score, provenance: dict) -> Record:
         table = np.column_stack([log.step, log.interpolation, log.extrapolation, log.sparsity])
         return cls(
-            run.key(engine), engine, run.specification(), score, log.diverged_at, table, provenance
+            run.key(engine),
+            engine,
+            run.specification(),
+            score,
+            log.diverged_at,
+            provenance,
+            pack(table),
         )
 
+    @property
+    def log(self) -> np.ndarray:
+        """(evaluations, 4) float32: step, the MSEs inside and outside, sparsity error."""
+        return np.frombuffer(zlib.decompress(base64.b85decode(self.packed)), "<f4").reshape(-1, 4)
+
     def to_text(self) -> str:
-        content = {
-            "key": self.key,
-            "engine": self.engine,
-            "specification": self.specification,
-            "score": self.score._asdict(),
-            "diverged_at": self.diverged_at,
-            "provenance": self.provenance,
-            "evaluations": len(self.log),
-            "log": base64.b85encode(zlib.compress(self.log.astype("<f4").tobytes(), 9)).decode(),
-        }
+        content = {**vars(self), "score": self.score._asdict()}
         return json.dumps({**content, "checksum": checksum(content)}, indent=1)
 
     @classmethod
@@ -97,16 +99,13 @@ class Record:
             raise ValueError("its checksum does not fit")
         if content["key"] != key:
             raise ValueError(f"it is the record of {content['key']}")
-        table = np.frombuffer(zlib.decompress(base64.b85decode(content["log"])), "<f4")
-        return cls(
-            key,
-            content["engine"],
-            content["specification"],
-            Score(**content["score"]),
-            content["diverged_at"],
-            table.reshape(content["evaluations"], 4).astype(np.float64),
-            content["provenance"],
-        )
+        return cls(**{**content, "score": Score(**content["score"])})
+
+
+def pack(log: np.ndarray) -> str:
+    """A log, (evaluations, 4), as ``Record`` keeps it; what exceeds float32 becomes ∞."""
+    with np.errstate(over="ignore"):
+        return base64.b85encode(zlib.compress(log.astype("<f4").tobytes(), 9)).decode()
 
 
 def checksum(content: dict) -> str:
@@ -133,7 +132,7 @@ class Store:
                 return Record.from_text(path.read_text(encoding="utf-8"), key)
             except FileNotFoundError:
                 continue
-            except (ValueError, KeyError, TypeError, zlib.error) as reason:
+            except (ValueError, KeyError, TypeError) as reason:
                 warnings.warn(
                     f"{path} is damaged and not used ({reason}): delete it, or let a sweep "
                     "compute the run again",
