@@ -258,3 +258,24 @@ def row(run: Run, record: Record) -> dict:
         "seconds": record.provenance["seconds"],
         "key": record.key,
     }
+
+
+def verify(store: Store, sample: int, seed: int = 0) -> pd.DataFrame:
+    """Compute a random sample of the records in a store again and compare.
+
+    The result of a run is "identical", or has the "same score" (solved or not, and solved at
+    within a tenth), as another type of machine may round differently, or is "different".
+    """
+    keys = np.array(sorted(store.keys()), dtype=object)
+    drawn = np.random.default_rng(seed).permutation(keys)[:sample]
+    compared = []
+    for record in filter(None, map(store.get, drawn)):
+        run = Run.from_specification(record.specification)
+        again = compute([run], record.engine)[0]
+        close = np.isclose(again.score.solved_at, record.score.solved_at, rtol=0.1, equal_nan=True)
+        same = close and again.score.solved == record.score.solved
+        result = "identical" if again.packed == record.packed else "same score" if same else None
+        labels = {name: labels_of(run)[name] for name in ("protocol", "model", "operation", "seed")}
+        solved_at = {"solved_at": record.score.solved_at, "solved_at_again": again.score.solved_at}
+        compared.append({**labels, **solved_at, "result": result or "different", "key": record.key})
+    return pd.DataFrame(compared)
