@@ -44,9 +44,9 @@ def test_they_are_solved_at_the_same_steps(tables):
 
 def test_success_and_speed_are_the_papers(tmp_path):
     """Draft Table 1 has 94 % of 100 seeds, solved at 15 766 on average (real steps): the sd of
-    a mean of 40 is 4 % and, for the spread found here, 2100 steps."""
+    a mean of 40 is 4 % and, for the spread found here, 2800 steps."""
     specs = simple_multiplication(seeds=range(SEEDS), models=["NMU"])
     table = nalu.sweep(specs, store=tmp_path, progress=False)
     assert table.solved.mean() > 0.94 - 4 * 0.04
-    assert abs(table.solved_at.mean() - 15_766) < 4 * 2100
+    assert abs(table.solved_at.mean() - 15_766) < 3 * 2800
     assert table.sparsity_error[table.solved].mean() < 1e-4

@@ -121,7 +121,7 @@ class Task(NamedTuple):
     seed: int
     operation: int
     subsets: np.ndarray  # (4,) int64: beginning and end of a, beginning and end of b
-    interpolation: tuple[np.ndarray, np.ndarray]  # low and width of the ranges
+    interpolation: tuple[np.ndarray, np.ndarray]  # of ``random.bounds``
     extrapolation: tuple[np.ndarray, np.ndarray]
     validation: np.ndarray  # (blocks, in', BLOCK) stored samples, empty in the draft protocol
     test: np.ndarray
@@ -156,15 +156,18 @@ def targets(task, x):
 
 
 @compiled
-def score(first, second, task, purpose, step, ranges, stored):
+def score(first, second, task, purpose, step):
     """MSE over ``task.rows`` samples: stored ones if there are any, else fresh ones."""
+    inside = purpose == INTERPOLATION
+    stored = task.validation if inside else task.test
+    low, unit = task.interpolation if inside else task.extrapolation
     total = 0.0
     for begin in range(0, task.rows, BLOCK):
         x = task.x
         if len(stored) > 0:
             x = stored[begin // BLOCK]
         else:
-            fill(x, task.seed, purpose, step, begin, task.rows - 1, ranges[0], ranges[1])
+            fill(x, task.seed, purpose, step, begin, task.rows - 1, low, unit)
         targets(task, x)
         forward(first, x)
         forward(second, first.z)
@@ -188,14 +191,6 @@ def sparsity_error(layer):
     return worst
 
 
-@compiled
-def evaluate(first, second, task, step, log):
-    """One row of the log: interpolation and extrapolation MSE, sparsity error."""
-    log[0] = score(first, second, task, INTERPOLATION, step, task.interpolation, task.validation)
-    log[1] = score(first, second, task, EXTRAPOLATION, step, task.extrapolation, task.test)
-    log[2] = max(sparsity_error(first), sparsity_error(second))
-
-
 @reassociating
 def sum_of_squares(d):
     """Σ_r d_r²."""
@@ -212,11 +207,11 @@ def loss_and_gradients(first, second, task, rules, step):
         layer.de[:] = 0
         layer.dbias[:] = 0
     x, t, z, dz = task.x, task.t[0], second.z[0], second.dz[0]
-    low, width = task.interpolation
+    low, unit = task.interpolation
     scale, zero = x.dtype.type(2 / rules.batch_size), x.dtype.type(0)
     total = 0.0
     for begin in range(0, rules.batch_size, BLOCK):
-        fill(x, task.seed, TRAINING, step, begin, rules.batch_size - 1, low, width)
+        fill(x, task.seed, TRAINING, step, begin, rules.batch_size - 1, low, unit)
         targets(task, x)
         forward(first, x)
         forward(second, first.z)
@@ -245,7 +240,8 @@ def compiled_from(sources: int):
     def advance(begin, end, first, second, task, rules, moments, log):
         """Steps ``begin`` to ``end - 1`` of a run; the step that diverged, or -1.
 
-        ``moments``, (2, parameters), are Adam's; ``log``, (evaluations, 3), is filled in.
+        ``moments``, (2, parameters), are Adam's; ``log``, (evaluations, 3), gets a row of
+        interpolation MSE, extrapolation MSE and sparsity error at every evaluation.
         """
         sources  # noqa: B018
         split = first.p.size
@@ -254,7 +250,10 @@ def compiled_from(sources: int):
             construct(first.kind, first.p, first.e, first.bias)
             construct(second.kind, second.p, second.e, second.bias)
             if step % rules.evaluate_every == 0:
-                evaluate(first, second, task, step, log[step // rules.evaluate_every])
+                row = log[step // rules.evaluate_every]
+                row[0] = score(first, second, task, INTERPOLATION, step)
+                row[1] = score(first, second, task, EXTRAPOLATION, step)
+                row[2] = max(sparsity_error(first), sparsity_error(second))
             loss = loss_and_gradients(first, second, task, rules, step)
             if not np.isfinite(loss):
                 return step
