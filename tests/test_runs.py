@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from dask.distributed import Client, LocalCluster
 
 import nalu
 from nalu import runs
@@ -81,6 +82,14 @@ def test_every_way_to_compute_gives_the_same_table(tmp_path):
         assert table("threads", client=threads).equals(here)
     with ProcessPoolExecutor(1) as processes:
         assert table("processes", client=processes).equals(here)
+
+
+def test_a_dask_cluster_gives_the_same_table(tmp_path):
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        there = nalu.sweep(SHORT, store=tmp_path / "there", client=client, progress=False)
+    here = nalu.sweep(SHORT, store=tmp_path / "here", progress=False)
+    assert there.drop(columns="seconds").equals(here.drop(columns="seconds"))
 
 
 def test_reference_trains_seeds_side_by_side_and_agrees(tmp_path, computed, monkeypatch):
