@@ -21,7 +21,7 @@ from .training import cpu, reference
 from .training.run import Run
 
 ENGINES = {"cpu": cpu, "reference": reference}  # the fastest first
-SIDE_BY_SIDE = 100  # runs that the reference engine trains at once
+SIDE_BY_SIDE = 50  # runs that the reference engine trains at once
 
 
 def cores() -> int:

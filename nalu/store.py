@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -144,15 +144,15 @@ class Store:
     def put(self, record: Record) -> None:
         """Write a record, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.folder, prefix=record.key, suffix=".part")
+        unfinished = self.folder / f"{record.key}.{os.getpid()}-{threading.get_ident()}.part"
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with unfinished.open("w", encoding="utf-8") as file:
                 file.write(record.to_text())
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(name, self.folder / f"{record.key}.json")
+            os.replace(unfinished, self.folder / f"{record.key}.json")
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
             raise
 
     def keys(self) -> Iterator[str]:

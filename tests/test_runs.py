@@ -15,6 +15,8 @@ import nalu
 from nalu import runs
 from nalu.experiments import simple_multiplication, static_function
 from nalu.store import DamagedRecord, Store, default_store
+from nalu.training.run import LAYERS
+from nalu.units import NAU
 
 SHORT = simple_multiplication(seeds=range(3), models=["NMU", "Linear"], iterations=2000)
 
@@ -110,6 +112,17 @@ def test_auto_takes_the_fastest_engine_that_serves():
         nalu.sweep(SHORT, engine="gpu")
     with pytest.raises(ValueError, match="does not serve"):
         runs.engine_for(SHORT[0].but(stream="authors"), "cpu")
+
+
+def test_a_unit_that_only_pytorch_knows_is_trained_by_the_reference(tmp_path, monkeypatch):
+    class Doubled(NAU):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    monkeypatch.setitem(LAYERS, "Doubled", Doubled)
+    run = SHORT[0].but(layers=("Doubled", "NMU"), iterations=10, evaluate_every=10)
+    table = nalu.sweep([run], store=tmp_path, progress=False)
+    assert list(table.engine) == ["reference"]
 
 
 def test_learning_curves(tmp_path):

@@ -20,6 +20,7 @@ from numba import njit
 from ..tasks.arithmetic import OPERATIONS
 from . import random
 from .layers import (
+    KINDS,
     NAC_MUL,
     NALU,
     NALU_SEPARATE,
@@ -34,7 +35,7 @@ from .layers import (
     options,
     pull_back,
     reassociating,
-)  # fmt: skip
+)
 from .protocol import Draft
 from .random import BLOCK, EXTRAPOLATION, INTERPOLATION, TEST, TRAINING, VALIDATION, fill
 from .run import SHARED_SEED, Log, Run
@@ -284,8 +285,8 @@ advance = compiled_from(digest("random.py", "elementary.py", "layers.py", "cpu.p
 
 
 def serves(run: Run) -> bool:
-    """Whether this engine can train the run: all but those on the authors' streams."""
-    return run.stream == "philox"
+    """Whether this engine can train the run: it knows its layers, and not the authors' stream."""
+    return run.stream == "philox" and all(name in KINDS for name in run.layers)
 
 
 @lru_cache(maxsize=8)
@@ -341,7 +342,10 @@ def train(
 
 def _train(run: Run, tick: Callable[[int], None], dtype: str) -> Log:
     if not serves(run):
-        raise ValueError(f"engine 'cpu' has no stream {run.stream!r}: use engine 'reference'")
+        raise ValueError(
+            f"engine 'cpu' has no stream {run.stream!r} or no layers {run.layers}: "
+            "use engine 'reference'"
+        )
     model = run.build()
     p = torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy().astype(dtype)
     split = sum(q.numel() for q in model[0].parameters())

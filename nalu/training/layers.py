@@ -25,10 +25,12 @@ from numba import njit
 from ..units import EPSILON
 from .elementary import exp, log, sigmoid, tanh
 from .random import BLOCK
-from .run import LAYERS
 
-LINEAR, RELU, RELU6, NAC, NAC_MUL, NALU, NAU, NMU, NALU_SEPARATE = range(9)
-KINDS = dict(zip(LAYERS, range(9), strict=True))
+LINEAR, RELU, RELU6, NAC, NAC_MUL, NALU, NALU_SEPARATE, NAU, NMU = range(9)
+KINDS = {
+    "Linear": LINEAR, "ReLU": RELU, "ReLU6": RELU6, "NAC": NAC, "NACMul": NAC_MUL,
+    "NALU": NALU, "NALU (separate)": NALU_SEPARATE, "NAU": NAU, "NMU": NMU,
+}  # fmt: skip
 
 # Nothing here allocates, so no function counts references (_nrt): a tenth of a µs at every call.
 options = {"nogil": True, "error_model": "numpy", "_nrt": False}
