@@ -56,7 +56,7 @@ class Run:
     layers: tuple[str, str]  # the unit that reads the input, and the one that gives the output
     task: StaticFunction | SimpleMultiplication  # what is learned
     protocol: Draft | Final | str = "draft"  # rules of training and scoring
-    iterations: int = 5_000_000  # T, 0 or more: there are T + 1 updates, t = 0 ... T
+    iterations: int = 5_000_000  # T in [0, 2³²): there are T + 1 updates, t = 0 ... T
     seed: int = 0  # of parameters, offset and samples, in [0, 2⁶³)
     hidden_size: int = 2  # outputs of the first layer, 1 or more
     learning_rate: float = 1e-3  # of Adam, positive
@@ -74,11 +74,14 @@ class Run:
             raise ValueError(
                 f"task is {self.task!r}: it must be a StaticFunction or a SimpleMultiplication"
             )
-        lowest = {"iterations": 0, "seed": 0}
+        limits = {"iterations": (0, 2**32), "seed": (0, 2**63)}
         for name in ("iterations", "seed", "hidden_size", "batch_size", "evaluate_every"):
-            value, low = getattr(self, name), lowest.get(name, 1)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**63:
-                raise ValueError(f"{name} is {value!r}: it must be a whole number, {low} or more")
+            value, (low, high) = getattr(self, name), limits.get(name, (1, 2**32))
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value < high:
+                raise ValueError(
+                    f"{name} is {value!r}: it must be a whole number, {low} or more and below "
+                    f"2^{high.bit_length() - 1}"
+                )
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate is {self.learning_rate!r}: it must be positive")
         if self.stream not in STREAMS:

@@ -2,13 +2,14 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from nalu.tasks.arithmetic import SimpleMultiplication, StaticFunction
-from nalu.training import cpu, layers, reference
+from nalu.training import cpu, elementary, layers, random, reference
 from nalu.training.random import BLOCK
 from nalu.training.run import LAYERS, Run
 
@@ -112,6 +113,15 @@ def test_only_the_runs_that_diverge_end():
     assert len(set(steps)) > 2
     assert steps == [log.diverged_at for log in cpu.train(runs)]
     assert steps == [reference.train([run])[0].diverged_at for run in runs]
+
+
+def test_the_compiled_loop_is_cached_under_all_its_sources():
+    """Numba's key has what ``advance`` closes over; a file that is not in it would go stale."""
+    assert cpu.advance.py_func.__closure__[0].cell_contents == cpu.digest(*cpu.SOURCES)
+    digests = {cpu.digest(name) for name in cpu.SOURCES}
+    assert len(digests) == len(cpu.SOURCES)
+    for module in (cpu, layers, random, elementary):
+        assert Path(module.__file__).name in cpu.SOURCES
 
 
 def test_the_engine_says_which_runs_it_does_not_serve():

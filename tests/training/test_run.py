@@ -56,6 +56,7 @@ def test_a_specification_gives_the_run_back(run):
         ({"protocol": "finnal"}, "no protocol is named 'finnal'"),
         ({"iterations": -1}, "iterations is -1: it must be a whole number, 0 or more"),
         ({"iterations": 5e6}, "iterations is 5000000.0"),
+        ({"iterations": 2**32}, "below 2\\^32"),
         ({"seed": 2**63}, "seed is"),
         ({"hidden_size": 0}, "hidden_size is 0"),
         ({"batch_size": True}, "batch_size is True"),
