@@ -8,14 +8,16 @@ from scipy import stats
 import nalu
 from nalu.experiments import simple_multiplication
 
-SEEDS, ITERATIONS = 40, 14_000
+SEEDS, ITERATIONS, INTERVAL = 40, 13_000, 250
 
 
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    specs = simple_multiplication(seeds=range(SEEDS), models=["NMU"], iterations=ITERATIONS)
+    specs = simple_multiplication(
+        seeds=range(SEEDS), models=["NMU"], iterations=ITERATIONS, evaluate_every=INTERVAL
+    )
     folder = tmp_path_factory.mktemp("store")
     yield [nalu.sweep(specs, engine, folder, progress=False) for engine in ("cpu", "reference")]
     torch.set_num_threads(threads)
@@ -28,18 +30,18 @@ def test_the_same_seeds_are_solved(tables):
     seeds would differ with power 0.999.
     """
     cpu, reference = (table.solved for table in tables)
-    assert 0.5 < reference.mean() < 1
+    assert 0.25 < reference.mean() < 0.75
     assert (cpu != reference).sum() <= 2
 
 
 def test_they_are_solved_at_the_same_steps(tables):
-    """Seed by seed to one evaluation in the median, and alike in distribution: with about 35
-    values each, a Kolmogorov-Smirnov test at 10⁻³ finds a shift by 1.2 standard deviations
+    """Seed by seed to one evaluation in the median, and alike in distribution: with about 20
+    values each, a Kolmogorov-Smirnov test at 10⁻³ finds a shift by 1.8 standard deviations
     with power 0.95; the paired median would move with any shift above one evaluation."""
     cpu, reference = (table.solved_at.dropna() for table in tables)
     assert stats.ks_2samp(cpu, reference).pvalue > 1e-3
     both = tables[0].solved & tables[1].solved
-    assert np.median((cpu[both] - reference[both]).abs()) <= 1000
+    assert np.median((cpu[both] - reference[both]).abs()) <= INTERVAL
 
 
 def test_success_and_speed_are_the_papers(tmp_path):
