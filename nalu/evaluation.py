@@ -1,8 +1,8 @@
 """When a run counts as a success, and how sure one can be of a rate or a mean.
 
-Per run: ``score``. Draft (protocol.md 2, 3.4): the median of the last extrapolation errors is
-below 0.2. Final paper (3.5, 3.6): at the step with the smallest validation error the test error
-is below the ``threshold`` of the task.
+Per run: ``score``. Draft: the median of the last extrapolation errors is below 0.2. Final
+paper: at the step with the smallest validation error the test error is below the ``threshold``
+of the task.
 
 Over runs: ``wilson`` for success rates, ``gamma_mean`` for solved at, ``beta_mean`` for sparsity
 errors, each with a 95 % interval.
@@ -118,8 +118,8 @@ def gamma_mean(values) -> Estimate:
     """The mean of positive numbers, with its profile-likelihood interval under a gamma law.
 
     The estimate is the sample mean, exactly: it maximises the likelihood. Several of the final
-    paper's means do not (protocol.md 3.6). Fewer than two values, equal ones and zeros have a
-    t interval, which is NaN for one value.
+    paper's means do not. Fewer than two values, equal ones and zeros have a t interval, which
+    is NaN for one value.
     """
     x = np.asarray(values, dtype=np.float64)
     if len(x) < 2 or x.std() <= 1e-5 or x.min() <= 0:

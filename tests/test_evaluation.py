@@ -74,7 +74,7 @@ def test_final_selects_the_first_smallest_validation_error():
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
-        # Recomputed with exact subsets for protocol.md 3.5, another stream of samples.
+        # From an independent simulation with exact subsets and another stream of samples.
         (StaticFunction("mul"), 0.1606),
         (StaticFunction("add"), 1.604e-5),
         (StaticFunction("sub"), 1.3825e-8),

@@ -6,7 +6,7 @@ import torch
 
 from nalu.tasks.arithmetic import SimpleMultiplication, StaticFunction, as_ranges
 
-# (subset size, overlap) of the sweeps over the input size, protocol.md 3.1.
+# (subset size, overlap) of the sweeps over the input size (final paper).
 SIZES = {
     4: (1, 0), 10: (2, 1), 25: (6, 3), 50: (12, 6), 75: (18, 9), 100: (25, 12), 125: (31, 15),
     150: (37, 18), 175: (43, 21), 200: (50, 25), 225: (56, 28), 250: (62, 31), 275: (68, 34),

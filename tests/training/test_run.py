@@ -90,7 +90,7 @@ def test_offsets_are_drawn_evenly():
 
 
 def test_the_authors_streams_follow_their_recipe():
-    """protocol.md 2.1 and 3.2, written out."""
+    """The draft's script, written out."""
     owner = np.random.RandomState(4)
     offset = owner.randint(0, 63)
     train, inside, outside = (np.random.RandomState(owner.randint(0, 2**32 - 1)) for _ in range(3))
