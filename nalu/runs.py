@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +104,7 @@ def sweep(
     with Progress(missing, len(set(runs)), progress) as bar:
         for record in _computed(missing, client, bar):
             store.put(record)
-            found[record.key] = record
+            found[record.key] = replace(record, packed="")  # rows need no logs
             bar.finished(record)
     return pd.DataFrame([row(run, found[run.key(name)]) for run, name in _named(runs, engine)])
 
@@ -164,14 +165,17 @@ def _computed(missing: dict[str, list[Run]], client, bar: Progress):
 
     done = queue.SimpleQueue()
     pool = None if client else ThreadPoolExecutor(cores())
-    futures = []
+    futures = set()
     try:
         for batch, name in tasks:
             here = () if client else (tick,)
-            futures.append((client or pool).submit(compute, batch, name, *here))
-            futures[-1].add_done_callback(done.put)
+            future = (client or pool).submit(compute, batch, name, *here)
+            futures.add(future)
+            future.add_done_callback(done.put)
         for _ in tasks:
-            records = done.get().result()
+            future = done.get()
+            futures.discard(future)  # and with it the logs it holds
+            records = future.result()
             if client:
                 bar.advance(sum(map(steps_of, records)))
             yield from records
