@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("bench", help="measure the engines on this machine")
     command.add_argument("--seconds", type=float, default=3.0, help="spent on each number")
+    command.add_argument("--output", type=Path, help="write the table here, as CSV")
 
     command = commands.add_parser("verify", help="compute recorded runs again and compare")
     command.add_argument("--sample", type=int, default=10, help="how many runs, drawn at random")
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     top = parser()
     arguments = top.parse_args(argv)
     if arguments.command == "bench":
-        bench.main(arguments.seconds)
+        bench.main(arguments.seconds, arguments.output)
         return 0
     if arguments.command == "verify":
         table = verify(store_of(arguments.store), arguments.sample, arguments.seed)

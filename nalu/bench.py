@@ -10,6 +10,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -26,6 +28,7 @@ from .training.protocol import prepare
 from .training.random import BLOCK
 from .training.run import Run
 
+RECORDED = Path(__file__).parents[1] / "data" / "bench.csv"
 BENCHED = ("NMU", "NACMul", "NALU", "NAU")
 SEEDS = 50  # trained side by side by the reference engine
 
@@ -155,11 +158,25 @@ def rows(seconds: float) -> Iterator[dict]:
                 }
 
 
-def main(seconds: float) -> None:
-    """Print the table, row by row as it is measured."""
-    print(f"{processor()}, {cores()} cores, torch {torch.__version__}, batch of 128 samples")
-    for i, row in enumerate(rows(seconds)):
-        table = pd.DataFrame([row]).to_string(
-            index=False, header=i == 0, col_space=[9, 7, 19, 13, 10, 12, 10, 12], justify="right"
+def machine() -> str:
+    """What the numbers are of."""
+    return f"{processor()}, {cores()} cores, torch {torch.__version__}"
+
+
+def recorded() -> pd.DataFrame:
+    """The benchmark that comes with the project: the columns of ``rows``, machine and date."""
+    return pd.read_csv(RECORDED)
+
+
+def main(seconds: float, output: Path | None = None) -> None:
+    """Print the table, row by row as it is measured, and write it as CSV if there is an output."""
+    print(f"{machine()}, batch of 128 samples")
+    table = []
+    for row in rows(seconds):
+        text = pd.DataFrame([row]).to_string(
+            index=False, header=not table, col_space=[9, 7, 19, 13, 10, 12, 10, 12], justify="right"
         )
-        print(table, flush=True)
+        print(text, flush=True)
+        table.append({**row, "machine": machine(), "date": f"{date.today()}"})
+    if output:
+        pd.DataFrame(table).to_csv(output, index=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import altair as alt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from IPython import get_ipython
 from IPython.display import display
@@ -138,6 +139,22 @@ def weight_strips(ax: Axes, weights: Tensor, names: list[str]) -> None:
     for place in range(weights.shape[1]):
         ax.scatter(place + spread, weights[:, place], s=8)
     ax.set(xticks=range(len(names)), xticklabels=names, ylim=(-1.4, 1.4))
+
+
+def engine_plot(ax: Axes, curves: dict[str, pd.DataFrame]) -> None:
+    """Extrapolation error over steps, one curve an engine."""
+    for (engine, table), style in zip(curves.items(), ("-", "--"), strict=False):
+        ax.plot(table.step, table.extrapolation_error, style, label=engine)
+    ax.set(yscale="log", xlabel="step")
+
+
+def bench_plot(ax: Axes, table: pd.DataFrame) -> None:
+    """Time of a step by model and engine, from a benchmark of one task, and the floor."""
+    sns.barplot(table, x="model", y="µs a step", hue="engine", ax=ax)
+    floors = table.drop_duplicates("model")["floor, µs"]
+    ax.hlines(floors, np.arange(len(floors)) - 0.4, np.arange(len(floors)) + 0.4, color="0.5")
+    ax.set(yscale="log", xlabel="")
+    sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1), title="")
 
 
 def range_plot(ax: Axes, starts: np.ndarray, network: np.ndarray, runs: np.ndarray) -> None:

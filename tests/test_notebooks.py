@@ -25,6 +25,7 @@ SMALLEST = {
         "initialisations": 10,
         "steps": 1,
     },
+    "10-how-this-book-computes": {"iterations": 1000, "seconds": 0.01, "numbers": 10000},
 }
 
 
