@@ -18,6 +18,8 @@ Without a CUDA device the engine serves nothing, unless TRITON_INTERPRET is set 
 module is imported: then kernels run in Triton's interpreter, as tests do.
 """
 
+# ruff: noqa: SIM109 (kernels have no ``in``)
+
 from __future__ import annotations
 
 import math
@@ -243,7 +245,7 @@ def forward(KIND: tl.constexpr, x, matrices):
 @jit
 def backward(KIND: tl.constexpr, x, matrices, kept, dz, totals, WANTS_DX: tl.constexpr):
     """Add to the gradients of the matrices, row by row: (O, I, R); and ∂L/∂x: (I, R)."""
-    add, mul, gate, bias = matrices
+    add, mul, gate, _ = matrices
     s, m, g = kept
     d_add, d_mul, d_gate, d_bias = totals
     dx = tl.zeros_like(x)
@@ -347,7 +349,7 @@ def update(KIND: tl.constexpr, DRAFT: tl.constexpr, COUNT: tl.constexpr, p, inde
 @jit
 def sparsity_error(KIND: tl.constexpr, matrices):
     """max over the unit's matrices of min(|W|, |1 - |W||); 0 where there is no parameter."""
-    add, mul, gate, bias = matrices
+    add, mul, _, _ = matrices
     a, b = tl.abs(add), tl.abs(mul)
     distance = tl.minimum(a, tl.abs(1.0 - a))
     if KIND == NALU_SEPARATE:
@@ -494,8 +496,7 @@ def shape_of(run: Run) -> dict[str, int | bool]:
     first, second = (list(LAYERS).index(name) for name in run.layers)
     quads, hidden = power_of_2(-(-task.input_size // 4)), power_of_2(run.hidden_size)
     split, n = (size(first, hidden, 4 * quads), size(second, 1, hidden))
-    numbers = hidden * 4 * quads * (2 if run.layers[0].startswith("NALU") else 1)
-    rows = min(power_of_2(run.batch_size), 128, max(1, TILE // numbers))
+    rows = min(power_of_2(run.batch_size), 128, max(1, TILE // numbers(first, hidden, quads)))
     scored = rows
     if INTERPRETED:  # where an operation costs the same for few numbers as for many
         rows, scored = power_of_2(run.batch_size), power_of_2(run.evaluation_rows)
@@ -519,11 +520,15 @@ def shape_of(run: Run) -> dict[str, int | bool]:
     }
 
 
+def numbers(kind: int, hidden: int, quads: int) -> int:
+    """How many gradients the first layer has for one row; a NALU's count twice."""
+    return hidden * 4 * quads * (2 if kind in (5, 8) else 1)
+
+
 def options_for(shape: dict[str, int | bool]) -> dict[str, int | bool]:
     """How the kernel is compiled: for one warp, unless its tile needs the registers of more."""
-    numbers = shape["R"] * shape["H"] * 4 * shape["Q"]
-    warps = min(8, max(1, numbers // TILE))
-    return {"num_warps": warps, "num_stages": 1, "enable_fp_fusion": True}
+    tile = shape["R"] * numbers(shape["FIRST"], shape["H"], shape["Q"])
+    return {"num_warps": min(8, max(1, tile // TILE)), "num_stages": 1, "enable_fp_fusion": True}
 
 
 def size(kind: int, outputs: int, inputs: int) -> int:

@@ -20,7 +20,9 @@ import numpy as np
 import pytest
 import torch
 
+import nalu
 from nalu.experiments import MODELS
+from nalu.runs import engine_for, together
 from nalu.tasks.arithmetic import OPERATIONS, SimpleMultiplication, StaticFunction
 from nalu.training import cuda, random, reference
 from nalu.training.protocol import Draft, Final
@@ -32,6 +34,7 @@ if importlib.util.find_spec("triton") is None:
 GPU = torch.cuda.is_available()
 SHARP = {"draft": Draft(strength=1.0, rate=0.1), "final": Final(strength=1.0, start=0, end=50)}
 SMALL = StaticFunction("mul", input_size=10, extrapolation=(1, 6))
+RANGES = {"interpolation": (-2, 2), "extrapolation": ((-6, -2), (2, 6))}
 RUN = Run(("NAU", "NMU"), SMALL, "draft", 9, seed=3, evaluate_every=5, batch_size=32)
 
 
@@ -72,10 +75,8 @@ def agree(engine, runs) -> None:
 @pytest.mark.parametrize("protocol", ["draft", "final"])
 @pytest.mark.parametrize("steps", [1, 10])
 def test_every_model_and_operation_after_1_and_10_steps(engine, steps, protocol):
-    """The operations by turns but for 10 steps of the draft, which has the short evaluations."""
+    """The operations by turns: there are more models."""
     pairs = zip(MODELS, itertools.cycle(OPERATIONS), strict=False)
-    if steps == 10 and protocol == "draft":
-        pairs = itertools.product(MODELS, OPERATIONS)
     agree(
         engine,
         [
@@ -94,9 +95,9 @@ def test_every_model_and_operation_after_1_and_10_steps(engine, steps, protocol)
 
 @pytest.mark.parametrize("first", LAYERS)
 def test_every_pair_of_layers_with_sharp_regularisers(engine, first):
-    """10 steps; the protocols by turns, which matters to NAU and NMU only."""
-    protocols = itertools.cycle(SHARP.values())
-    agree(engine, [RUN.but(layers=(first, s), protocol=next(protocols)) for s in LAYERS])
+    """The protocols by turns, which matters to NAU and NMU only."""
+    run, protocols = RUN.but(iterations=2), itertools.cycle(SHARP.values())
+    agree(engine, [run.but(layers=(first, s), protocol=next(protocols)) for s in LAYERS])
 
 
 @pytest.mark.parametrize("protocol", SHARP)
@@ -106,20 +107,19 @@ def test_parameters_at_and_beyond_their_bounds(engine, protocol):
         RUN.but(layers=pair, protocol=SHARP[protocol], learning_rate=0.3, iterations=5)
         for pair in layers
     ]
-    for run in runs:
-        truth = reference.train([run], dtype=torch.float64, device="cpu")[0].parameters
-        assert (np.abs(truth) > 1).any() == (protocol == "draft")
-        assert (np.abs(truth) == 1).any() == (protocol == "final")
+    truth = [reference.train([r], dtype=torch.float64, device="cpu")[0].parameters for r in runs]
+    truth = np.concatenate(truth)
+    assert (np.abs(truth) > 1).any() == (protocol == "draft")
+    assert np.isin(truth, [-1, 0, 1]).any() == (protocol == "final")
     agree(engine, runs)
 
 
-@pytest.mark.parametrize("model", ["NMU", "NACMul", "NALU (separate)"])
-def test_every_parameter_of_a_run(engine, model):
-    ranges = {"interpolation": (-2, 2), "extrapolation": ((-6, -2), (2, 6))}
-    changes = [
+@pytest.mark.parametrize(
+    "changes",
+    [
         {"task": SimpleMultiplication()},
         {"task": StaticFunction("sub", input_size=101, overlap_ratio=0.0)},
-        {"task": StaticFunction("mul", 10, **ranges)},
+        {"task": StaticFunction("mul", 10, **RANGES)},
         {"task": StaticFunction("mul", 10, interpolation=((-2, -1), (1, 2), (3, 4)))},
         {"task": StaticFunction("mul", 10, interpolation=(0.1, 0.2), extrapolation=(0.2, 2))},
         {"hidden_size": 1},
@@ -127,9 +127,12 @@ def test_every_parameter_of_a_run(engine, model):
         {"batch_size": 1},
         {"batch_size": 300},
         {"seed": 2**62 + 12345},
-    ]
-    run = RUN.but(layers=MODELS[model], model="")
-    agree(engine, [run.but(**change) for change in changes])
+    ],
+    ids=str,
+)
+def test_every_parameter_of_a_run(engine, changes):
+    run = RUN.but(iterations=3, evaluate_every=3)
+    agree(engine, [run.but(layers=MODELS[m], model="", **changes) for m in ("NMU", "NALU")])
 
 
 def drawn(seed, purpose, step, rows, quads):
@@ -216,6 +219,18 @@ def test_the_engine_says_which_runs_it_does_not_serve(engine):
     with pytest.raises(ValueError, match="10000 hidden units"):
         engine.submit(cuda.train, [large]).result()
     assert engine.submit(cuda.serves, RUN).result()
+
+
+def swept(runs, store):
+    return nalu.sweep(runs, engine="auto", store=store, progress=False)
+
+
+def test_a_sweep_takes_this_engine_where_it_serves(engine, tmp_path):
+    runs = [RUN.but(iterations=0, seed=seed) for seed in range(2)]
+    table = engine.submit(swept, runs, tmp_path / "runs").result()
+    assert list(table["engine"]) == ["cuda", "cuda"]
+    assert engine_for(RUN) == ("cuda" if GPU else "cpu")
+    assert together([runs[0], RUN, runs[1]], "cuda") == [runs, [RUN]]
 
 
 @pytest.mark.skipif(GPU, reason="there is a CUDA device here")
