@@ -52,6 +52,7 @@ INTERPRETED = bool(triton) and triton.knobs.runtime.interpret
 
 # Kinds of layers in the order of LAYERS, and operations in that of OPERATIONS.
 LINEAR, RELU, RELU6, NAC, NAC_MUL, NALU, NAU, NMU, NALU_SEPARATE = map(constant, range(9))
+MATRICES = 1, 1, 1, 2, 2, 3, 1, 1, 5  # trained ones, of each kind
 ADD, SUB, MUL, DIV, SQRT, SQUARE = map(constant, range(6))
 TINY = constant(EPSILON)
 M0, M1 = map(constant, random.MULTIPLIERS)
@@ -276,8 +277,7 @@ def backward(KIND: tl.constexpr, x, matrices, kept, dz, totals, WANTS_DX: tl.con
             dz = tl.where(s <= 0.0, 0.0, dz)
         if KIND == RELU6:
             dz = tl.where(s >= 6.0, 0.0, dz)
-        if KIND <= RELU6:
-            d_bias += dz
+        d_bias += dz
         d_add += dz[:, None, :] * x[None, :, :]
         if WANTS_DX:
             dx = tl.sum(add[:, :, None] * dz[:, None, :], 0)
@@ -285,24 +285,28 @@ def backward(KIND: tl.constexpr, x, matrices, kept, dz, totals, WANTS_DX: tl.con
 
 
 @jit
-def adam(p, index, gradient, size, correction, low, high, N: tl.constexpr):
-    """One update of the parameters at p + index, with moments N and 2 N further on."""
+def adam(p, index, gradient, size, correction, N: tl.constexpr, LOW: tl.constexpr = None):
+    """One update of the parameters at p + index, with moments N and 2 N further on.
+
+    If there is a LOW, they are projected to [LOW, 1] (final paper).
+    """
     p += index
     mean = 0.9 * tl.load(p + N) + 0.1 * gradient
     square = 0.999 * tl.load(p + 2 * N) + 0.001 * gradient * gradient
     w = tl.load(p) - tl.div_rn(size * mean, tl.sqrt_rn(square) * correction + 1e-8)
     tl.store(p + N, mean)
     tl.store(p + 2 * N, square)
-    tl.store(p, tl.minimum(tl.maximum(w, low), high, propagate_nan=tl.PropagateNan.ALL))
+    if LOW is not None:
+        w = tl.where(w < LOW, LOW, tl.where(w > 1.0, 1.0, w))
+    tl.store(p, w)
 
 
 @jit
 def update_nac(p, index, dw, size, correction, M: tl.constexpr, N: tl.constexpr):
     """Eq. 2, and one update of Ŵ at p and M̂ at p + M."""
     t, s = tanh(tl.load(p + index)), sigmoid(tl.load(p + M + index))
-    infinity = float("inf")
-    adam(p, index, dw * (1.0 - t * t) * s, size, correction, -infinity, infinity, N)
-    adam(p + M, index, dw * t * s * (1.0 - s), size, correction, -infinity, infinity, N)
+    adam(p, index, dw * (1.0 - t * t) * s, size, correction, N)
+    adam(p + M, index, dw * t * s * (1.0 - s), size, correction, N)
 
 
 @jit
@@ -310,7 +314,6 @@ def update(KIND: tl.constexpr, DRAFT: tl.constexpr, COUNT: tl.constexpr, p, inde
            size, correction, strength, N: tl.constexpr):  # fmt: skip
     """From gradients of effective matrices to parameters; COUNT is how many a matrix has."""
     M: tl.constexpr = index.shape[0] * index.shape[1]
-    infinity = float("inf")
     add, mul, gate, bias = totals
     add, mul = tl.where(real, tl.sum(add, 2), 0.0), tl.where(real, tl.sum(mul, 2), 0.0)
     gate = tl.where(real, tl.sum(gate, 2), 0.0)
@@ -319,16 +322,16 @@ def update(KIND: tl.constexpr, DRAFT: tl.constexpr, COUNT: tl.constexpr, p, inde
     elif KIND == NAC_MUL:
         update_nac(p, index, mul, size, correction, M, N)
     elif KIND == NALU or KIND == NALU_SEPARATE:
-        adam(p, index, gate, size, correction, -infinity, infinity, N)
+        adam(p, index, gate, size, correction, N)
         if KIND == NALU:
             update_nac(p + M, index, add + mul, size, correction, M, N)
         else:
             update_nac(p + M, index, add, size, correction, M, N)
             update_nac(p + 3 * M, index, mul, size, correction, M, N)
     elif KIND <= RELU6:
-        adam(p, index, add, size, correction, -infinity, infinity, N)
+        adam(p, index, add, size, correction, N)
         rows = tl.arange(0, index.shape[0])
-        adam(p + M, rows, tl.sum(bias, 1), size, correction, -infinity, infinity, N)
+        adam(p + M, rows, tl.sum(bias, 1), size, correction, N)
     else:  # NAU, NMU: eq. 3 and 5
         low: tl.constexpr = -1.0 if KIND == NAU else 0.0
         w = tl.load(p + index)
@@ -339,11 +342,11 @@ def update(KIND: tl.constexpr, DRAFT: tl.constexpr, COUNT: tl.constexpr, p, inde
             g += strength * w * (1.0 - inner) * (1.0 - 2.0 * inner)
             beyond = tl.where(w > 1.0, w - 1.0, tl.where(w < low, w - low, 0.0))
             g += 2.0 / COUNT * beyond
-            adam(p, index, g, size, correction, -infinity, infinity, N)
+            adam(p, index, g, size, correction, N)
         else:
             slope = tl.where(a < 0.5, 1.0, tl.where((a > 0.5) & (a < 1.0), -1.0, 0.0))
             g += strength * tl.where(w > 0.0, slope, tl.where(w < 0.0, -slope, 0.0))
-            adam(p, index, g, size, correction, low, 1.0, N)
+            adam(p, index, g, size, correction, N, low)
 
 
 @jit
@@ -367,8 +370,8 @@ def mean_error(FIRST: tl.constexpr, SECOND: tl.constexpr, OPERATION: tl.constexp
                ROWS: tl.constexpr, R: tl.constexpr):  # fmt: skip
     """MSE over ROWS samples."""
     total = tl.zeros((R,), tl.float64)
-    for begin in range(0, ROWS, R):
-        rows = begin + tl.arange(0, R)
+    for above in range(0, ROWS, R):
+        rows = above + tl.arange(0, R)
         x = samples(words(purpose, step, rows.to(tl.uint32), quads, k0, k1), ranges, RANGES)
         z, _, _, _ = forward(FIRST, x, first)
         z, _, _, _ = forward(SECOND, z, second)
@@ -445,8 +448,8 @@ def kernel(state, runs, ranges, schedule, log, diverged, begin, end, evaluate,
         g = tl.zeros((1, H, R), tl.float32)
         totals2 = g, g, g, tl.zeros((1, R), tl.float32)
         loss = tl.zeros((R,), tl.float32)
-        for begins in range(0, BATCH, R):
-            rows = begins + tl.arange(0, R)
+        for above in range(0, BATCH, R):
+            rows = above + tl.arange(0, R)
             x = samples(words(TRAIN, step, rows.to(tl.uint32), quads, k0, k1), ranges, NEAR)
             h, s1, m1, g1 = forward(FIRST, x, first)
             z, s2, m2, g2 = forward(SECOND, h, second)
@@ -471,17 +474,6 @@ def kernel(state, runs, ranges, schedule, log, diverged, begin, end, evaluate,
             step = end
 
 
-@jit
-def draw(out, k0, k1, purpose: tl.constexpr, step, ROWS: tl.constexpr, QUADS: tl.constexpr):
-    """Words of the stream as int32, out: (ROWS, 4 QUADS); for tests."""
-    rows, quads = tl.arange(0, ROWS), tl.arange(0, QUADS)
-    k0, k1 = k0.to(tl.uint32, bitcast=True), k1.to(tl.uint32, bitcast=True)
-    w = words(purpose, step, rows.to(tl.uint32), quads.to(tl.uint32), k0, k1)
-    position = tl.arange(0, 4 * QUADS)
-    column = 4 * (position % QUADS) + position // QUADS
-    tl.store(out + rows[None, :] * (4 * QUADS) + column[:, None], w.to(tl.int32, bitcast=True))
-
-
 # From specifications to a launch and back.
 
 
@@ -492,32 +484,21 @@ def power_of_2(n: int) -> int:
 
 def shape_of(run: Run) -> dict[str, int | bool]:
     """The constants of the kernel that trains a run."""
-    task, draft = run.task, isinstance(run.protocol, Draft)
+    task = run.task
     first, second = (list(LAYERS).index(name) for name in run.layers)
     quads, hidden = power_of_2(-(-task.input_size // 4)), power_of_2(run.hidden_size)
-    split, n = (size(first, hidden, 4 * quads), size(second, 1, hidden))
+    split, n = size(first, hidden, 4 * quads), size(second, 1, hidden)
     rows = min(power_of_2(run.batch_size), 128, max(1, TILE // numbers(first, hidden, quads)))
     scored = rows
     if INTERPRETED:  # where an operation costs the same for few numbers as for many
         rows, scored = power_of_2(run.batch_size), power_of_2(run.evaluation_rows)
     return {
-        "FIRST": first,
-        "SECOND": second,
-        "OPERATION": list(OPERATIONS).index(task.operation),
-        "DRAFT": draft,
-        "INPUTS": task.input_size,
-        "HIDDEN": run.hidden_size,
-        "BATCH": run.batch_size,
-        "ROWS": run.evaluation_rows,
-        "NEAR": len(task.interpolation),
-        "FAR": len(task.extrapolation),
-        "SPLIT": split,
-        "N": split + n,
-        "Q": quads,
-        "H": hidden,
-        "R": rows,
-        "SCORED": scored,
-    }
+        "FIRST": first, "SECOND": second, "OPERATION": list(OPERATIONS).index(task.operation),
+        "DRAFT": isinstance(run.protocol, Draft), "INPUTS": task.input_size,
+        "HIDDEN": run.hidden_size, "BATCH": run.batch_size, "ROWS": run.evaluation_rows,
+        "NEAR": len(task.interpolation), "FAR": len(task.extrapolation),
+        "SPLIT": split, "N": split + n, "Q": quads, "H": hidden, "R": rows, "SCORED": scored,
+    }  # fmt: skip
 
 
 def numbers(kind: int, hidden: int, quads: int) -> int:
@@ -533,12 +514,7 @@ def options_for(shape: dict[str, int | bool]) -> dict[str, int | bool]:
 
 def size(kind: int, outputs: int, inputs: int) -> int:
     """How many numbers the parameters of a layer are in the kernel's state."""
-    return matrices_of(kind) * outputs * inputs + (outputs if kind <= RELU6 else 0)
-
-
-def matrices_of(kind: int) -> int:
-    counts = {NAC: 2, NAC_MUL: 2, NALU: 3, NALU_SEPARATE: 5}
-    return next((count for known, count in counts.items() if known == kind), 1)
+    return MATRICES[kind] * outputs * inputs + (outputs if kind <= RELU6 else 0)
 
 
 def places(shape: dict[str, int | bool]) -> np.ndarray:
@@ -550,7 +526,7 @@ def places(shape: dict[str, int | bool]) -> np.ndarray:
     layers += [(shape["SECOND"], shape["SPLIT"], np.arange(hidden)[None], 1, shape["H"])]
     found = []
     for kind, begin, index, outputs, padded in layers:
-        for k in range(matrices_of(kind)):
+        for k in range(MATRICES[kind]):
             found.append(begin + k * outputs * padded + index.ravel())
         if kind <= RELU6:
             found.append(begin + outputs * padded + np.arange(len(index)))

@@ -7,12 +7,12 @@ GPU needs none, and has a worker that is born without that variable. With a GPU 
 run here, on the GPU.
 """
 
-import importlib.util
 import itertools
 import multiprocessing
 import os
 import re
 import subprocess
+import tempfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from unittest import mock
 
@@ -28,10 +28,11 @@ from nalu.training import cuda, random, reference
 from nalu.training.protocol import Draft, Final
 from nalu.training.run import LAYERS, Run
 
-if importlib.util.find_spec("triton") is None:
-    pytest.skip("Triton is for Linux only", allow_module_level=True)
+triton = pytest.importorskip("triton", reason="there is no Triton for this system")
+tl = triton.language
 
 GPU = torch.cuda.is_available()
+DEVICE = "cuda" if GPU else "cpu"
 SHARP = {"draft": Draft(strength=1.0, rate=0.1), "final": Final(strength=1.0, start=0, end=50)}
 SMALL = StaticFunction("mul", input_size=10, extrapolation=(1, 6))
 RANGES = {"interpolation": (-2, 2), "extrapolation": ((-6, -2), (2, 6))}
@@ -135,12 +136,65 @@ def test_every_parameter_of_a_run(engine, changes):
     agree(engine, [run.but(layers=MODELS[m], model="", **changes) for m in ("NMU", "NALU")])
 
 
+@triton.jit
+def draw(out, k0, k1, purpose: tl.constexpr, step, ROWS: tl.constexpr, QUADS: tl.constexpr):
+    rows, quads = tl.arange(0, ROWS), tl.arange(0, QUADS)
+    k0, k1 = k0.to(tl.uint32, bitcast=True), k1.to(tl.uint32, bitcast=True)
+    w = cuda.words(purpose, step, rows.to(tl.uint32), quads.to(tl.uint32), k0, k1)
+    position = tl.arange(0, 4 * QUADS)
+    column = 4 * (position % QUADS) + position // QUADS
+    tl.store(out + rows[None, :] * (4 * QUADS) + column[:, None], w.to(tl.int32, bitcast=True))
+
+
+@triton.jit
+def apply(x, out, FUNCTION: tl.constexpr, N: tl.constexpr):
+    at = tl.program_id(0) * N + tl.arange(0, N)
+    y = tl.load(x + at)
+    if FUNCTION == 0:
+        y = cuda.exp(y)
+    elif FUNCTION == 1:
+        y = cuda.log(y)
+    elif FUNCTION == 2:
+        y = cuda.tanh(y)
+    else:
+        y = cuda.sigmoid(y)
+    tl.store(out + at, y)
+
+
+def applied(function, x):
+    given = torch.from_numpy(x).to(DEVICE)
+    out = torch.empty_like(given)
+    apply[(1,)](given, out, function, len(x))
+    return out.cpu().numpy()
+
+
+@pytest.mark.parametrize(
+    ("function", "exact", "low", "high", "edges"),
+    [
+        (0, np.exp, -86, 88, {0: 1, 200: np.inf, -200: 0, np.inf: np.inf, -np.inf: 0}),
+        (1, np.log, 1e-7, 1e3, {1: 0, np.inf: np.inf}),
+        (2, np.tanh, -12, 12, {0: 0, np.inf: 1, -np.inf: -1, 1e30: 1}),
+        (3, lambda x: 1 / (1 + np.exp(-x)), -80, 80, {0: 0.5, np.inf: 1, -np.inf: 0}),
+    ],
+    ids=["exp", "log", "tanh", "sigmoid"],
+)
+def test_elementary_functions(engine, function, exact, low, high, edges):
+    """Within three units in the last place, and right at the edges."""
+    x = np.linspace(low, high, 1 << 16, dtype=np.float32)
+    x[::2] = np.geomspace(1e-7, high, 1 << 15, dtype=np.float32)
+    y = exact(x.astype(np.float64))
+    ulp = np.spacing(np.abs(y).astype(np.float32))
+    assert (np.abs(engine.submit(applied, function, x).result() - y) / ulp).max() < 3
+    x = np.array([*edges, *[np.nan] * (8 - len(edges))], dtype=np.float32)
+    y = np.array([*edges.values(), *[np.nan] * (8 - len(edges))], dtype=np.float32)
+    np.testing.assert_array_equal(engine.submit(applied, function, x).result(), y)
+
+
 def drawn(seed, purpose, step, rows, quads):
     """The words of the kernel's stream, (rows, 4 quads)."""
-    device = "cuda" if GPU else "cpu"
-    out = torch.zeros(rows, 4 * quads, dtype=torch.int32, device=device)
+    out = torch.zeros(rows, 4 * quads, dtype=torch.int32, device=DEVICE)
     low, high = np.array([seed & random.MASK, seed >> 32], dtype=np.uint32).view(np.int32)
-    cuda.draw[(1,)](out, int(low), int(high), purpose, step, rows, quads)
+    draw[(1,)](out, int(low), int(high), purpose, step, rows, quads)
     return out.cpu().numpy().view(np.uint32)
 
 
@@ -242,18 +296,12 @@ def test_without_a_device_the_engine_serves_nothing():
 
 def compiled(run):
     """Registers a thread, and bytes of its stack, of the run's kernel on an H100."""
-    import tempfile
-
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
     shape = cuda.shape_of(run)
     types = ["*fp32", "*i32", "*fp32", "*fp32", "*fp64", "*i32", "i32", "i32", "i32"]
     signature = dict(zip(cuda.kernel.arg_names, types, strict=False))
     signature |= dict.fromkeys(shape, "constexpr")
-    source = ASTSource(cuda.kernel, signature, shape)
-    target = GPUTarget("cuda", 90, 32)
+    source = triton.compiler.ASTSource(cuda.kernel, signature, shape)
+    target = triton.backends.compiler.GPUTarget("cuda", 90, 32)
     binary = triton.compile(source, target=target, options=cuda.options_for(shape))
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])
