@@ -54,6 +54,13 @@ def engine():
         yield pool
 
 
+@pytest.fixture(scope="module")
+def compiler():
+    """An executor where kernels are compiled, GPU or not."""
+    with worker("0") as pool:
+        yield pool
+
+
 def distance(log, truth) -> float:
     return np.abs(log.parameters - truth.parameters).max() / np.abs(truth.parameters).max()
 
@@ -283,15 +290,15 @@ def test_a_sweep_takes_this_engine_where_it_serves(engine, tmp_path):
     runs = [RUN.but(iterations=0, seed=seed) for seed in range(2)]
     table = engine.submit(swept, runs, tmp_path / "runs").result()
     assert list(table["engine"]) == ["cuda", "cuda"]
-    assert engine_for(RUN) == ("cuda" if GPU else "cpu")
     assert together([runs[0], RUN, runs[1]], "cuda") == [runs, [RUN]]
 
 
 @pytest.mark.skipif(GPU, reason="there is a CUDA device here")
-def test_without_a_device_the_engine_serves_nothing():
-    assert not cuda.serves(RUN)
+def test_without_a_device_the_engine_serves_nothing(compiler):
+    assert not compiler.submit(cuda.serves, RUN).result()
+    assert compiler.submit(engine_for, RUN).result() == "cpu"
     with pytest.raises(RuntimeError, match="no CUDA device"):
-        cuda.train([RUN])
+        compiler.submit(cuda.train, [RUN]).result()
 
 
 def compiled(run):
@@ -311,10 +318,9 @@ def compiled(run):
     return {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", report)}
 
 
-def test_the_kernel_compiles_for_an_h100_and_its_numbers_stay_in_registers():
+def test_the_kernel_compiles_for_an_h100_and_its_numbers_stay_in_registers(compiler):
     """Ahead of time, so also without a GPU."""
-    with worker("0") as pool:
-        used = pool.submit(compiled, Run(("NAU", "NMU"), StaticFunction())).result()
+    used = compiler.submit(compiled, Run(("NAU", "NMU"), StaticFunction())).result()
     assert used["REG"] <= 255
     assert used["STACK"] == 0
     assert used["LOCAL"] == 0
