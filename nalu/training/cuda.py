@@ -1,10 +1,11 @@
 """The engine for GPUs: one fused Triton kernel, a program per run.
 
 A launch takes all runs of one shape through up to ``STRIDE`` steps. A program is one warp (more
-for big layers). It draws the batch tile by tile in registers, takes each tile through both
-layers and back with gradients written by hand, and adds the gradients up in registers; sums over
-the batch are taken once a step. Parameters and Adam's moments are a few kilobytes a run that
-stay in the caches. Nothing else is read or written in a step.
+for big layers), so that threads meet by shuffles and wait at no barrier within a tile. It draws
+the batch tile by tile in registers, takes each tile through both layers and back with gradients
+written by hand, and adds the gradients up in registers; sums over the batch are taken once a step.
+Parameters and Adam's moments are a few kilobytes a run that stay in the caches. Nothing else is
+read or written in a step.
 
 Samples are laid out (columns, rows) with rows the innermost lanes, so a thread has few rows and
 many columns: a sum over columns is mostly within a thread. The four words of a block of the
@@ -426,7 +427,7 @@ def kernel(state, runs, ranges, schedule, log, diverged, begin, end, evaluate,
         if DRAFT:
             near_purpose, far_purpose, at = FRESH_INTERPOLATION, FRESH_EXTRAPOLATION, begin
             e0, e1 = k0, k1
-        else:
+        else:  # numbers computed from others, because the stream wants them on the chip
             near_purpose, far_purpose, at = FIXED_VALIDATION, FIXED_TEST, begin * 0
             e0, e1 = k0 * 0 + FIXED_SEED, k1 * 0
         near_error = mean_error(FIRST, SECOND, OPERATION, first, second, near_purpose, at, quads,
@@ -503,7 +504,7 @@ def shape_of(run: Run) -> dict[str, int | bool]:
 
 def numbers(kind: int, hidden: int, quads: int) -> int:
     """How many gradients the first layer has for one row; a NALU's count twice."""
-    return hidden * 4 * quads * (2 if kind in (5, 8) else 1)
+    return hidden * 4 * quads * (2 if list(LAYERS)[kind].startswith("NALU") else 1)
 
 
 def options_for(shape: dict[str, int | bool]) -> dict[str, int | bool]:
