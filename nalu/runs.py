@@ -21,7 +21,7 @@ from .training import cpu, cuda, reference
 from .training.run import Run
 
 ENGINES = {"cuda": cuda, "cpu": cpu, "reference": reference}  # the fastest first
-SIDE_BY_SIDE = {"cuda": 4_096, "reference": 100}  # runs that an engine trains at once
+SIDE_BY_SIDE = {"cuda": 1_024, "reference": 100}  # runs that an engine trains at once
 
 
 def cores() -> int:
