@@ -22,7 +22,7 @@ from .experiments import EXTRAPOLATION, MODELS
 from .runs import cores
 from .store import processor
 from .tasks.arithmetic import SimpleMultiplication, StaticFunction
-from .training import cpu, random, reference
+from .training import cpu, cuda, random, reference
 from .training.elementary import log
 from .training.protocol import prepare
 from .training.random import BLOCK
@@ -31,6 +31,7 @@ from .training.run import Run
 RECORDED = Path(__file__).parents[1] / "data" / "bench.csv"
 BENCHED = ("NMU", "NACMul", "NALU", "NAU")
 SEEDS = 50  # trained side by side by the reference engine
+ON_GPU = 2_376  # trained side by side on a GPU: two for each place on an H100
 
 # Matrices that a batch is multiplied by, and logarithms or exponentials taken of a matrix's
 # inputs and outputs, in a unit: (products, functions of inputs, functions of outputs).
@@ -67,11 +68,15 @@ def contenders() -> dict[str, tuple[int, Callable[[Run, int], None]]]:
     def side_by_side(run, steps):
         reference.train([run.but(iterations=steps - 1, seed=seed) for seed in range(SEEDS)])
 
+    def on_the_gpu(run, steps):
+        cuda.train([run.but(iterations=steps - 1, seed=seed) for seed in range(ON_GPU)])
+
     return {
         "plain PyTorch loop": (1, plain_loop),
         f"reference, {SEEDS} seeds": (SEEDS, side_by_side),
         "cpu, one core": (1, lambda run, steps: cpu.train([run.but(iterations=steps - 1)])),
         f"cpu, {cores()} cores": (cores(), on_all_cores),
+        **({f"cuda, {ON_GPU} runs": (ON_GPU, on_the_gpu)} if cuda.available() else {}),
     }
 
 

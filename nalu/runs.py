@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from .evaluation import score
 from .store import Record, Store, default_store, device_name, provenance
-from .training import cpu, reference
+from .training import cpu, cuda, reference
 from .training.run import Run
 
-ENGINES = {"cpu": cpu, "reference": reference}  # the fastest first
-SIDE_BY_SIDE = 50  # runs that the reference engine trains at once
+ENGINES = {"cuda": cuda, "cpu": cpu, "reference": reference}  # the fastest first
+SIDE_BY_SIDE = {"cuda": 1_024, "reference": 50}  # runs that an engine trains at once
 
 
 def cores() -> int:
@@ -48,7 +48,7 @@ def engine_for(run: Run, engine: str = "auto") -> str:
 
 def compute(runs: Sequence[Run], engine: str, tick=lambda steps: None) -> list[Record]:
     """Train runs that go together on an engine; what a worker does."""
-    device = "cuda" if engine == "reference" and torch.cuda.is_available() else "cpu"
+    device = "cuda" if engine != "cpu" and torch.cuda.is_available() else "cpu"
     begin = time.perf_counter()
     logs = ENGINES[engine].train(runs, tick)
     seconds = (time.perf_counter() - begin) / len(runs)
@@ -60,17 +60,17 @@ def compute(runs: Sequence[Run], engine: str, tick=lambda steps: None) -> list[R
 
 
 def together(runs: Iterable[Run], engine: str) -> list[list[Run]]:
-    """Runs as an engine likes them: one by one, or for the reference those of one kind."""
+    """Runs as an engine likes them: one by one, or for some those of one kind."""
     runs = list(runs)
-    if engine != "reference":
+    if engine not in SIDE_BY_SIDE:
         return [[run] for run in runs]
     kinds: dict[Run, list[Run]] = {}
     for run in runs:
         kinds.setdefault(run.but(seed=0), []).append(run)
     return [
-        kind[begin : begin + SIDE_BY_SIDE]
+        kind[begin : begin + SIDE_BY_SIDE[engine]]
         for kind in kinds.values()
-        for begin in range(0, len(kind), SIDE_BY_SIDE)
+        for begin in range(0, len(kind), SIDE_BY_SIDE[engine])
     ]
 
 
@@ -88,7 +88,7 @@ def sweep(
 
     Args:
         specs: runs, for example from ``nalu.experiments``; equal ones are computed once.
-        engine: "cpu", "reference", or "auto" for the fastest that serves each run.
+        engine: "cuda", "cpu", "reference", or "auto" for the fastest that serves each run.
         store: a ``Store`` or a folder; the runs recorded with the project and the reader's
             cache if None.
         client: a Dask client or anything else with ``submit(function, *arguments)`` that
