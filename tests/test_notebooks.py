@@ -25,6 +25,9 @@ SMALLEST = {
         "initialisations": 10,
         "steps": 1,
     },
+    "04-moments": {"samples": 1000, "depth": 1, "width": 1, "initialisations": 10},
+    "a1-derivations": {"initialisations": 100},
+    "a2-errata": {"samples": 10000},
 }
 
 
