@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import sympy as sp
+from IPython.display import Math
 
 
-def identity(left: sp.Expr, right: sp.Expr) -> sp.Eq:
-    """``left = right`` to be displayed, after working out both sides and seeing that it holds.
+def identity(left: sp.Expr, right: sp.Expr, name: str = "") -> Math:
+    """``name = left = right`` as maths, after seeing that the last two are the same.
 
     Derivatives, integrals and limits that are not yet evaluated are shown as they are given.
+
+    Args:
+        name: what both sides are, in LaTeX.
 
     Raises:
         ValueError: sympy does not find that the difference is zero.
     """
     left, right = sp.sympify(left), sp.sympify(right)
     difference = (left - right).doit().rewrite(sp.exp)
-    difference = difference.replace(sp.log, _expanded_log)
-    difference = sp.simplify(difference)
+    difference = sp.simplify(difference.replace(sp.log, _expanded_log))
     if difference != 0:
         raise ValueError(f"{left} - ({right}) is {difference}, not 0")
-    return sp.Eq(left, right, evaluate=False)
+    sides = dict.fromkeys(filter(None, [name, sp.latex(left), sp.latex(right)]))  # none twice
+    return Math(" = ".join(sides))
 
 
 def _expanded_log(argument: sp.Expr) -> sp.Expr:
