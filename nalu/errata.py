@@ -59,26 +59,32 @@ class Errata:
             raise ValueError(f"{place}, {statement}: the right form is off by {corrected}")
         evidence = f"{measure} {error:.2g}"
         if inside is not None:
-            evidence += f"; then {inside:.2g}"
+            evidence += f", under the condition {inside:.2g}"
         if corrected is not None:
-            evidence += f"; right form {corrected:.2g}"
-        self._add(place, statement, verdict, evidence, right, see)
+            evidence += f", the right form {corrected:.2g}"
+        self._add(place, statement, verdict, right, f"{evidence}; see {see}" if see else evidence)
 
     def leave_open(self, place: str, statement: str, why: str) -> None:
         """Add a statement that nothing here decides."""
-        self._add(place, statement, OPEN, "–", why, "")
+        self._add(place, statement, OPEN, "", why)
 
-    def _add(self, place, statement, verdict, evidence, right, see) -> None:
+    def _add(self, place: str, statement: str, verdict: str, right: str, evidence: str) -> None:
         section, item = place.split(": ")
-        self.rows.append({
-            "section": section, "where": item, "the draft": statement, "verdict": verdict,
-            "evidence": evidence, "when, or what is right": right, "see": see,
-        })  # fmt: skip
+        row = {"section": section, "verdict": verdict, "item": item, "statement": statement}
+        self.rows.append({**row, "right": right, "evidence": evidence})
 
     def table(self, *sections: str) -> pd.DataFrame:
         """The rows of some sections, in the order they were added."""
-        rows = [row for row in self.rows if row["section"] in sections]
-        return pd.DataFrame(rows).drop(columns="section")
+        cells = [
+            (
+                f"*{row['item']}*: {row['statement']}",
+                f"**{row['verdict']}**" + (f": {row['right']}" if row["right"] else ""),
+                row["evidence"],
+            )
+            for row in self.rows
+            if row["section"] in sections
+        ]
+        return pd.DataFrame(cells, columns=["the draft", "verdict", "evidence"])
 
     def counts(self) -> pd.DataFrame:
         """How many statements of each section have which verdict."""

@@ -56,7 +56,7 @@ def nac_init_range(variance: float) -> float:
     """
     if not 0 < variance < NAC_VARIANCE_BOUND:
         raise ValueError(
-            f"no r gives Var[W] = {variance}: eq. 8 takes values between 0 and "
+            f"no r gives Var[W] = {variance:.4g}: eq. 8 takes values between 0 and "
             f"{NAC_VARIANCE_BOUND}, both excluded"
         )
     # Both factors of eq. 8 exceed 1 - 1/r, so V(r) > 1/2 - 1/r and this end is past the root.

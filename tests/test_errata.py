@@ -34,7 +34,7 @@ def test_tables_and_counts_are_by_section():
     errata.judge("1: text", "one", HOLDS, error=0, tolerance=0)
     errata.judge("2: text", "two", WRONG, error=1, tolerance=0)
     errata.leave_open("2: figure", "three", "no runs")
-    assert list(errata.table("2")["the draft"]) == ["two", "three"]
+    assert list(errata.table("2")["the draft"]) == ["*text*: two", "*figure*: three"]
     assert errata.counts().loc["2"].to_dict() == {HOLDS: 0, PARTLY: 0, WRONG: 1, OPEN: 1}
 
 
