@@ -6,13 +6,14 @@ import sympy as sp
 from IPython.display import Math
 
 
-def identity(left: sp.Expr, right: sp.Expr, name: str = "") -> Math:
+def identity(left: sp.Expr, right: sp.Expr, name: str = "", relation: str = "=") -> Math:
     """``name = left = right`` as maths, after seeing that the last two are the same.
 
     Derivatives, integrals and limits that are not yet evaluated are shown as they are given.
 
     Args:
         name: what both sides are, in LaTeX.
+        relation: between the name and the sides, in LaTeX.
 
     Raises:
         ValueError: sympy does not find that the difference is zero.
@@ -22,8 +23,8 @@ def identity(left: sp.Expr, right: sp.Expr, name: str = "") -> Math:
     difference = sp.simplify(difference.replace(sp.log, _expanded_log))
     if difference != 0:
         raise ValueError(f"{left} - ({right}) is {difference}, not 0")
-    sides = dict.fromkeys(filter(None, [name, sp.latex(left), sp.latex(right)]))  # none twice
-    return Math(" = ".join(sides))
+    sides = " = ".join(dict.fromkeys([sp.latex(left), sp.latex(right)]))  # one, if the same
+    return Math(f"{name} {relation} {sides}" if name else sides)
 
 
 def _expanded_log(argument: sp.Expr) -> sp.Expr:

@@ -9,7 +9,7 @@ import pandas as pd
 
 HOLDS, PARTLY, WRONG = "holds", "holds approximately", "wrong"
 OPEN = "not checked here yet"
-VERDICTS = (HOLDS, PARTLY, WRONG, OPEN)
+JOINED = {HOLDS: ": ", PARTLY: ": ", WRONG: "; right: ", OPEN: ": "}  # to what comes after it
 
 
 @dataclass
@@ -78,7 +78,9 @@ class Errata:
         cells = [
             (
                 f"*{row['item']}*: {row['statement']}",
-                f"**{row['verdict']}**" + (f": {row['right']}" if row["right"] else ""),
+                f"**{row['verdict']}**"
+                + JOINED[row["verdict"]] * bool(row["right"])
+                + row["right"],
                 row["evidence"],
             )
             for row in self.rows
@@ -91,7 +93,7 @@ class Errata:
         sections = dict.fromkeys(row["section"] for row in self.rows)
         count = Counter((row["section"], row["verdict"]) for row in self.rows)
         return pd.DataFrame(
-            {verdict: [count[section, verdict] for section in sections] for verdict in VERDICTS},
+            {verdict: [count[section, verdict] for section in sections] for verdict in JOINED},
             index=list(sections),
         )
 

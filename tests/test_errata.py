@@ -32,9 +32,11 @@ def test_a_right_form_that_is_not_right_is_refused():
 def test_tables_and_counts_are_by_section():
     errata = Errata()
     errata.judge("1: text", "one", HOLDS, error=0, tolerance=0)
-    errata.judge("2: text", "two", WRONG, error=1, tolerance=0)
+    errata.judge("2: text", "two", WRONG, error=1, corrected=0, tolerance=0, right="2")
     errata.leave_open("2: figure", "three", "no runs")
     assert list(errata.table("2")["the draft"]) == ["*text*: two", "*figure*: three"]
+    assert errata.table("2")["verdict"][0] == "**wrong**; right: 2"
+    assert errata.table("1")["verdict"][0] == "**holds**"
     assert errata.counts().loc["2"].to_dict() == {HOLDS: 0, PARTLY: 0, WRONG: 1, OPEN: 1}
 
 
