@@ -111,8 +111,9 @@ def site(folder: Path) -> Path:
     """Build the website below ``folder`` and return its first page. Warnings are errors."""
     command = [Path(sys.executable).with_name("jupyter-book"), "build", ROOT]
     options = ["-q", "-W", "--keep-going", "-n", "--path-output", folder]
-    if subprocess.run(command + options, cwd=ROOT).returncode:
-        sys.exit("the website was not built: see the warnings above")
+    done = subprocess.run(command + options, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{done.stdout}\nthe website was not built: see the warnings above")
     return folder / "_build" / "html" / "index.html"
 
 

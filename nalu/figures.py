@@ -60,10 +60,13 @@ def show_chart(chart: alt.TopLevelMixin) -> None:
 
 
 def surface_plot(ax: Axes3D, w1: Tensor, w2: Tensor, loss: Tensor, ceiling: float = 500) -> None:
-    """A loss surface as in Figures 1 and 2, seen from the paper's side and cut at ``ceiling``."""
-    cut = np.where(loss <= ceiling, loss, np.nan)
+    """A loss surface as in Figures 1 and 2, seen from the paper's side and flat at ``ceiling``.
+
+    The colours of all surfaces are those of losses from 0 to 150.
+    """
+    cut = np.minimum(loss.numpy(), ceiling)
     ax.plot_surface(
-        w1.numpy(), w2.numpy(), cut, cmap="viridis", vmin=0, vmax=np.nanmax(cut),
+        w1.numpy(), w2.numpy(), cut, cmap="viridis", vmin=0, vmax=150,
         rcount=len(w1), ccount=len(w1), linewidth=0.1, edgecolor=INK, rasterized=True,
     )  # fmt: skip
     ax.view_init(elev=51, azim=-45)  # Maple's theta = -45, phi = 39
@@ -134,7 +137,7 @@ def weight_strips(ax: Axes, weights: Tensor, names: list[str]) -> None:
     spread = np.linspace(-0.25, 0.25, len(weights))
     for place in range(weights.shape[1]):
         ax.scatter(place + spread, weights[:, place], s=8)
-    ax.set(xticks=range(len(names)), xticklabels=names, ylim=(-1.3, 1.3))
+    ax.set(xticks=range(len(names)), xticklabels=names, ylim=(-1.4, 1.4))
 
 
 def range_plot(ax: Axes, starts: np.ndarray, network: np.ndarray, runs: np.ndarray) -> None:
@@ -143,7 +146,7 @@ def range_plot(ax: Axes, starts: np.ndarray, network: np.ndarray, runs: np.ndarr
     ax.plot(starts, runs, color="C1", linewidth=0.5, alpha=0.6)
     ax.plot(starts, np.median(runs, axis=1), "o-", color="C1", markersize=4, label="NALU")
     ax.plot(starts, network, "s-", color="C0", markersize=4, label="network")
-    ax.set(yscale="log", xlabel="range $s$ of the inputs")
+    ax.set(yscale="log", xlabel="$s$, inputs from $U[s, s + 1]$")
 
 
 def gate_plot(

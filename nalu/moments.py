@@ -33,14 +33,14 @@ class Moments(NamedTuple):
 def nac_weight_variance(r):
     """Variance of W = tanh(Ŵ) σ(M̂) for Ŵ, M̂ ~ Uniform(-r, r), independent (eq. 8).
 
-    Takes and returns an array of any shape; zero at r = 0, below 1/2 everywhere.
+    Takes and returns an array of any shape; zero at r = 0, rising towards 1/2.
 
     Raises:
-        ValueError: an r is negative.
+        ValueError: an r is negative or not finite.
     """
     r = np.asarray(r, dtype=np.float64)
-    if np.any(r < 0):
-        raise ValueError(f"r = {r} is half the width of an interval: it must be 0 or more")
+    if not np.all((r >= 0) & (r < np.inf)):
+        raise ValueError(f"r = {r} is half the width of an interval: it must be 0 or more, finite")
     tiny = r < 0.03  # there the closed form cancels, while four terms of its series suffice
     series = r**2 / 12 - 19 * r**4 / 720 + 101 * r**6 / 10080 - 2071 * r**8 / 518400
     r = np.where(tiny, 1.0, r)
@@ -61,7 +61,8 @@ def nac_init_range(variance: float) -> float:
         )
     # Both factors of eq. 8 exceed 1 - 1/r, so V(r) > 1/2 - 1/r and this end is past the root.
     far = 2 / (NAC_VARIANCE_BOUND - variance) + 2
-    return brentq(lambda r: nac_weight_variance(r) - variance, 0.0, far, xtol=1e-12, rtol=1e-14)
+    near = np.sqrt(12 * variance) * (1 - 1e-9)  # V(r) < r²/12
+    return brentq(lambda r: nac_weight_variance(r) - variance, near, far, xtol=1e-300, maxiter=2000)
 
 
 def linear_forward(h_in, var_w, mean_z, var_z) -> Moments:

@@ -20,7 +20,7 @@ from IPython import get_ipython
 
 @dataclass(frozen=True)
 class Between:
-    """The finite numbers from ``low`` to ``high``, both included or, if ``open``, excluded."""
+    """The numbers from ``low`` to ``high``, both included or, if ``open``, excluded."""
 
     low: float
     high: float
@@ -29,7 +29,7 @@ class Between:
     def __contains__(self, value: float) -> bool:
         if self.open:
             return self.low < value < self.high
-        return self.low <= value <= self.high and math.isfinite(value)
+        return self.low <= value <= self.high
 
     def __str__(self) -> str:
         edge = "excluded" if self.open else "included"
@@ -44,22 +44,23 @@ def check_parameters(**allowed: Container) -> None:
             must be ``in``: a list of choices, a ``range``, a ``Between``.
 
     Raises:
-        ValueError: names every parameter that is wrong, what was given and what is allowed.
+        ValueError: one line for each parameter that is wrong: what was given, what is allowed.
+        TypeError: an argument names no parameter of this notebook.
     """
-    shell = get_ipython()
-    namespace = shell.user_ns
-    types = namespace["__annotations__"]
+    namespace = get_ipython().user_ns
+    types = namespace.get("__annotations__", {})
+    if strays := allowed.keys() - types.keys():
+        raise TypeError(f"the parameters cell has no {', '.join(strays)}, only {', '.join(types)}")
     problems = []
     for name in injected_names(namespace["In"]):
         if name not in types:
             close = difflib.get_close_matches(name, types, 1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            problems.append(f"there is no parameter {name}, only {', '.join(types)}{hint}")
+            hint = f" (did you mean {close[0]}?)" if close else ""
+            problems.append(f"there is no parameter {name}{hint}, only {', '.join(types)}")
     for name, kind in types.items():
-        if problem := problem_with(namespace[name], kind, allowed.get(name)):
-            problems.append(f"{name} is {namespace[name]!r}, but must be {problem}")
+        problems += problems_with(name, namespace[name], kind, allowed.get(name))
     if problems:
-        raise ValueError("; ".join(problems))
+        raise ValueError("\n".join(problems))
 
 
 def injected_names(history: list[str]) -> list[str]:
@@ -71,38 +72,45 @@ def injected_names(history: list[str]) -> list[str]:
         for statement in cell.body
         if isinstance(statement, ast.Assign)
         for target in statement.targets
+        if isinstance(target, ast.Name)
     ]
 
 
-def problem_with(value: Any, kind: type | GenericAlias, allowed: Container | None) -> str | None:
-    """What ``value`` should have been, or None when it is fine."""
+# What the types of parameters are called, one and many.
+WORDS = {
+    int: ("a whole number", "whole numbers"),
+    float: ("a finite number", "finite numbers"),
+    str: ("text", "texts"),
+    bool: ("True or False", "True or False"),
+}
+
+
+def problems_with(
+    name: str, value: Any, kind: type | GenericAlias, allowed: Container | None
+) -> list[str]:
+    """A sentence if ``value``, or each value of a list, is not what it should be."""
     if isinstance(kind, GenericAlias):  # list[int] and the like
         (item,) = kind.__args__
-        if not isinstance(value, kind.__origin__):
-            return f"a list of {plural(item)}, passed as -y '{{name: [...]}}' to papermill"
-        if not value:
-            return f"a list of {plural(item)}, with at least one in it"
-        return next(
-            (f"a list, each {p}" for v in value if (p := problem_with(v, item, allowed))), None
-        )
-    number = kind is float and type(value) is int  # 1 is a float to people and to papermill
-    if type(value) is not kind and not number:
-        return f"{ARTICLES[kind]}"
-    if allowed is not None and value not in allowed:
-        return described(allowed)
-    return None
-
-
-ARTICLES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
-
-
-def plural(kind: type) -> str:
-    return {int: "whole numbers", float: "numbers", str: "texts", bool: "True or False"}[kind]
+        if isinstance(value, list) and value:
+            return [p for v in value for p in problems_with(f"in {name}, {v!r}", v, item, allowed)]
+        expected = f"a list of {WORDS[item][1]}, at least one: with papermill, -y '{name}: [...]'"
+    elif not (type(value) is kind or (kind is float and type(value) is int)) or (
+        kind is float and not math.isfinite(value)
+    ):
+        expected = WORDS[kind][0]
+    elif allowed is not None and value not in allowed:
+        expected = described(allowed)
+    else:
+        return []
+    given = name if name.startswith("in ") else f"{name} is {value!r}, but"
+    return [f"{given} must be {expected}"]
 
 
 def described(allowed: Container) -> str:
+    """The values that are allowed, in words."""
     if isinstance(allowed, range):
-        return f"a whole number from {allowed.start} to {allowed.stop - 1}"
+        step = f" in steps of {allowed.step}" if allowed.step != 1 else ""
+        return f"a whole number from {allowed[0]} to {allowed[-1]}{step}"
     if isinstance(allowed, Between):
         return str(allowed)
     return "one of " + ", ".join(map(repr, allowed))

@@ -104,8 +104,7 @@ def test_wrong_parameters_are_refused_before_computing(tmp_path):
     done, out = rerun("03-multiplication-unit", tmp_path, *options)
     assert done.returncode != 0
     for message in (
-        "there is no parameter epsilom, only epsilon, problem, resolution,",
-        "did you mean epsilon?",
+        "there is no parameter epsilom (did you mean epsilon?), only epsilon, problem,",
         "resolution is 9.5, but must be a whole number",
         "problem is 'paper', but must be one of 'draft', 'final'",
         "steps is 0, but must be a whole number from 1 to",

@@ -119,6 +119,8 @@ def test_the_slider_redraws_the_surface(address, browser):
         visit.open(f"{address}/notebooks/03-multiplication-unit.html")
         chart = visit.page.locator(".live-chart")
         slider = chart.locator("input[type=range]")
+        text = visit.page.locator("article p").first.bounding_box()
+        assert chart.locator("canvas").bounding_box()["width"] <= text["width"]
         before = chart.locator("canvas").screenshot()
         slider.focus()
         for _ in range(30):  # by keyboard, as a reader without a mouse would

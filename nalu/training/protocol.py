@@ -2,8 +2,8 @@
 weights in their intervals.
 
 A layer alone is not the paper's unit: without its regulariser and constraint a NAU or NMU is
-a lookalike. ``prepare`` ties both to the model and its optimiser, and an optimiser step taken
-without the regulariser is an error.
+a lookalike. ``prepare`` ties both to the model and its optimiser, and an optimiser step after a
+``backward`` that the regulariser was not part of is an error.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ class Final:
         unit.project_()
 
 
-# The final paper's constants differ by model: one with an NMU in it, or not.
+# The final paper's constants differ by model: one with an NMU in it, or not. They are for runs
+# of millions of steps, and do nothing before ``start``.
 FINAL_MULTIPLICATION = Final(strength=10.0, start=1_000_000, end=2_000_000)
 FINAL_ADDITION = Final(strength=0.01, start=5_000, end=50_000)
 
@@ -113,9 +114,9 @@ class Regulariser:
     def __init__(self, model: nn.Module, protocol: Draft | Final):
         self.protocol = protocol
         self.units = list(constrained_units(model))
-        self.taken = False
-        parameter = next(model.parameters())
-        self.zero = torch.zeros((), dtype=parameter.dtype, device=parameter.device)
+        self.arrived = False  # whether a gradient has come through since the last step
+        some = next(model.parameters(), torch.zeros(()))
+        self.zero = torch.zeros((), dtype=some.dtype, device=some.device)
 
     def __call__(self, step: int) -> Tensor:
         """The sum over units, a scalar; step counts optimiser steps from 0.
@@ -125,19 +126,26 @@ class Regulariser:
         """
         if step < 0:
             raise ValueError(f"step is {step}: it counts optimiser steps, from 0")
-        self.taken = True
-        return sum((self.protocol.penalty(unit, step) for unit in self.units), self.zero)
+        penalties = (self.protocol.penalty(unit, step) for unit in self.units)
+        term = sum(penalties, self.zero.clone())
+        if term.requires_grad:
+            term.register_hook(self._arrive)
+        return term
+
+    def _arrive(self, gradient: Tensor) -> None:
+        self.arrived = True
 
     def after_step(self, optimizer, args, kwargs) -> None:
         """Hook of the optimiser: constrain the units, and see that nothing was forgotten."""
         for unit in self.units:
             self.protocol.constrain(unit)
-        if not self.taken:
+        trained = any(unit.w_hat.requires_grad for unit in self.units)
+        if trained and not self.arrived:
             raise RuntimeError(
                 "this step had no regulariser in its loss, so the units are not the paper's: "
                 "add regulariser(step) to the loss before backward()"
             )
-        self.taken = False
+        self.arrived = False
 
 
 _prepared: WeakSet[torch.optim.Optimizer] = WeakSet()
@@ -149,7 +157,8 @@ def prepare(
     """Train the constrained units of ``model`` by the rules of the paper (section 3).
 
     After each ``optimizer.step()`` the constraint of the protocol is applied. Add what the
-    returned regulariser gives for a step to the loss of that step::
+    returned regulariser gives for a step to the loss of that step. A copy of the optimiser, as
+    by ``copy.deepcopy``, is not prepared. ::
 
         regulariser = nalu.prepare(model, optimizer)
         loss = mse_loss(model(x), target) + regulariser(step)
@@ -157,7 +166,9 @@ def prepare(
     Args:
         model: any module; its NAU and NMU units are found, however deep.
         optimizer: the one that trains them.
-        protocol: "draft", "final", or a ``Draft`` or ``Final`` with constants of your own.
+        protocol: "draft", "final", or a ``Draft`` or ``Final`` with constants of your own. The
+            constants of the final paper are for long training: sparsity is asked for from step
+            1,000,000 on (a model with an NMU) or 5,000 (NAU only).
 
     Raises:
         ValueError: no such protocol, an optimiser that is prepared already, or one that does

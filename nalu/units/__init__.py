@@ -3,7 +3,7 @@
 To add a unit, write its file and put its class into ``UNITS``.
 """
 
-from .base import EPSILON, Unit
+from .base import EPSILON, Unit, side_by_side
 from .constrained import Constrained
 from .linear import Linear, ReLU, ReLU6
 from .nac import NAC, nac_weight
@@ -31,5 +31,5 @@ def unit_named(name: str) -> type[Unit]:
 
 __all__ = [
     *UNITS, "Constrained", "EPSILON", "UNITS", "Unit",
-    "nac_mul", "nac_weight", "nmu", "unit_named",
+    "nac_mul", "nac_weight", "nmu", "side_by_side", "unit_named",
 ]  # fmt: skip

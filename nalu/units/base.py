@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Integral
+
 import torch
 from torch import Tensor, nn
 
@@ -25,10 +28,10 @@ class Unit(nn.Module):
     def __init__(self, in_features: int, out_features: int):
         super().__init__()
         for name, value in (("in_features", in_features), ("out_features", out_features)):
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} is {value!r}: it must be a whole number, 1 or more")
-        self.in_features = in_features
-        self.out_features = out_features
+        self.in_features = int(in_features)
+        self.out_features = int(out_features)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
@@ -39,6 +42,30 @@ def empty_matrix(unit: Unit, device, dtype) -> nn.Parameter:
     return nn.Parameter(
         torch.empty(unit.out_features, unit.in_features, device=device, dtype=dtype)
     )
+
+
+def checked_epsilon(epsilon: float) -> float:
+    """``epsilon``, or a ValueError when a logarithm cannot have it."""
+    if not 0 <= epsilon < math.inf:
+        raise ValueError(f"epsilon is {epsilon}: it must be a finite number, 0 or more")
+    return epsilon
+
+
+def side_by_side(unit: type[Unit], in_features: int, runs: int, **options) -> Unit:
+    """Many units of one output as one: (..., in_features) -> (..., runs).
+
+    Every output has the initial weights of a unit of its own, ``unit(in_features, 1)``, which
+    those of ``unit(in_features, runs)`` would not have, and trains as one alone would, if the
+    loss is a sum or mean over outputs. ``options`` go to the unit.
+    """
+    many = unit(in_features, runs, **options)
+    alone = [unit(in_features, 1, **options) for _ in range(runs)]
+    with torch.no_grad():
+        for whole, *parts in zip(
+            many.parameters(), *(one.parameters() for one in alone), strict=True
+        ):
+            whole.copy_(torch.cat(parts))
+    return many
 
 
 def matching(x: Tensor, weight: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import EPSILON, matching
+from .base import EPSILON, checked_epsilon, matching
 from .nac import NAC
 
 
@@ -29,7 +29,7 @@ class NACMul(NAC):
     Weights and initialisation are those of ``NAC``. The sign of the inputs is lost.
 
     Raises:
-        ValueError: ``epsilon`` is negative.
+        ValueError: ``epsilon`` is negative or not finite.
     """
 
     label = "NAC•"
@@ -44,10 +44,8 @@ class NACMul(NAC):
         device=None,
         dtype=None,
     ):
-        if epsilon < 0:
-            raise ValueError(f"epsilon is {epsilon}: it must be 0 or more")
         super().__init__(in_features, out_features, device=device, dtype=dtype)
-        self.epsilon = epsilon
+        self.epsilon = checked_epsilon(epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
         return nac_mul(x, self.weight, self.epsilon)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import EPSILON, Unit, empty_matrix, matching
+from .base import EPSILON, Unit, checked_epsilon, empty_matrix, matching
 from .nac import NAC
-from .nac_mul import NACMul, nac_mul
+from .nac_mul import nac_mul
 
 
 class NALU(Unit):
@@ -23,7 +23,7 @@ class NALU(Unit):
     has no bias and G ~ Uniform(-b, b) with b² = 6 / (in_features + out_features).
 
     Raises:
-        ValueError: ``epsilon`` is negative.
+        ValueError: ``epsilon`` is negative or not finite.
     """
 
     label = "NALU"
@@ -40,14 +40,10 @@ class NALU(Unit):
         dtype=None,
     ):
         super().__init__(in_features, out_features)
-        kwargs = {"device": device, "dtype": dtype}
-        if separate:
-            self.add = NAC(in_features, out_features, **kwargs)
-            self.mul = NACMul(in_features, out_features, epsilon=epsilon, **kwargs)
-        else:
-            self.shared = NACMul(in_features, out_features, epsilon=epsilon, **kwargs)
         self.separate = separate
-        self.epsilon = epsilon
+        self.epsilon = checked_epsilon(epsilon)
+        for name in ("add", "mul") if separate else ("shared",):  # each holds one W
+            self.add_module(name, NAC(in_features, out_features, device=device, dtype=dtype))
         self.gate_weight = empty_matrix(self, device, dtype)
         nn.init.xavier_uniform_(self.gate_weight)
 

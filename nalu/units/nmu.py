@@ -54,7 +54,7 @@ class NMU(Constrained):
 
     With ``normalised=True`` (end of section 2.3) the input is divided by c, the standard
     deviation of the whole batch, and the output multiplied by c^(Σ_i W_oi); that is the same
-    function when every W_oi is 0 or 1. The batch must not be constant.
+    function when every W_oi is 0 or 1. A constant batch is left as it is.
 
     Raises:
         ValueError: ``normalised`` and fewer than two numbers in the input.
@@ -83,9 +83,10 @@ class NMU(Constrained):
         weight = self.weight
         if not self.normalised:
             return nmu(x, weight)
-        if x.numel() < 2:
+        if matching(x, weight).numel() < 2:
             raise ValueError("a normalised NMU needs two numbers for a standard deviation")
         c = torch.std(x)
+        c = torch.where(c > 0, c, torch.ones_like(c))
         return nmu(x / c, weight) * c ** weight.sum(-1)
 
     def extra_repr(self) -> str:

@@ -1,0 +1,97 @@
+"""The command line: ``python -m nalu sweep | bench | verify``."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import bench
+from .experiments import BOUNDARIES, EXPERIMENTS, MODELS
+from .runs import ENGINES, store_of, sweep, verify
+from .tasks.arithmetic import OPERATIONS
+
+
+def whole_numbers(text: str) -> list[int]:
+    """Seeds from "0:100" or "0,1,7"."""
+    if ":" in text:
+        begin, end = text.split(":")
+        return list(range(int(begin or 0), int(end)))
+    return [int(part) for part in text.split(",")]
+
+
+def names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m nalu", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+
+    command = commands.add_parser("sweep", help="compute the runs of an experiment")
+    command.add_argument("name", choices=EXPERIMENTS, help="the experiment")
+    command.add_argument("--protocol", choices=["draft", "final"], default="draft")
+    command.add_argument("--seeds", type=whole_numbers, help="0:100 or 0,1,7; else the paper's")
+    command.add_argument("--models", type=names, help=f"of {', '.join(MODELS)}; else the paper's")
+    command.add_argument("--operations", type=names, help=f"of {', '.join(OPERATIONS)}")
+    command.add_argument("--parameter", choices=BOUNDARIES["final"], help="what a boundary varies")
+    command.add_argument("--iterations", type=int, help="else the paper's")
+    command.add_argument("--engine", choices=["auto", *ENGINES], default="auto")
+    command.add_argument("--store", type=Path, help="folder of records; else the reader's cache")
+    command.add_argument("--output", type=Path, help="write the table here, as CSV")
+
+    command = commands.add_parser("bench", help="measure the engines on this machine")
+    command.add_argument("--seconds", type=float, default=3.0, help="spent on each number")
+
+    command = commands.add_parser("verify", help="compute recorded runs again and compare")
+    command.add_argument("--sample", type=int, default=10, help="how many runs, drawn at random")
+    command.add_argument("--seed", type=int, default=0, help="of the draw")
+    command.add_argument("--store", type=Path, help="folder of records; else all there are")
+    return top
+
+
+def specifications(arguments: argparse.Namespace):
+    """The runs that a ``sweep`` command asks for.
+
+    Raises:
+        ValueError: the experiment has no such argument, or no such value.
+    """
+    experiment = EXPERIMENTS[arguments.name]
+    given = {
+        name: value
+        for name in ("seeds", "models", "operations", "parameter", "iterations")
+        if (value := getattr(arguments, name)) is not None
+    }
+    for name in given.keys() - inspect.signature(experiment).parameters.keys():
+        raise ValueError(f"{arguments.name} has no --{name}")
+    return experiment(protocol=arguments.protocol, **given)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    top = parser()
+    arguments = top.parse_args(argv)
+    if arguments.command == "bench":
+        bench.main(arguments.seconds)
+        return 0
+    if arguments.command == "verify":
+        table = verify(store_of(arguments.store), arguments.sample, arguments.seed)
+        print(table.to_string(index=False) if len(table) else "there are no records")
+        return int((table.result == "different").any()) if len(table) else 0
+    try:
+        runs = specifications(arguments)
+    except ValueError as error:
+        top.error(str(error))
+    table = sweep(runs, arguments.engine, arguments.store)
+    if arguments.output:
+        table.to_csv(arguments.output, index=False)
+    groups = [column for column in ("model", "operation") if column in table]
+    measured = table[table.solved].groupby(groups)[["solved_at", "sparsity_error"]].mean()
+    rates = table.groupby(groups, sort=False).solved.agg(["mean", "size"])
+    print(rates.set_axis(["success_rate", "runs"], axis=1).join(measured).to_string())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""How fast the engines are here: ``python -m nalu bench``.
+
+Beside every engine stands the ratio to a plain PyTorch loop and to an arithmetic floor, the
+time that the step's random words, multiply-adds, logarithms and exponentials take at the rates
+this processor reaches when it does nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import torch
+from numba import njit
+
+from .experiments import EXTRAPOLATION, MODELS
+from .runs import cores
+from .store import processor
+from .tasks.arithmetic import SimpleMultiplication, StaticFunction
+from .training import cpu, random, reference
+from .training.elementary import log
+from .training.protocol import prepare
+from .training.random import BLOCK
+from .training.run import Run
+
+BENCHED = ("NMU", "NACMul", "NALU", "NAU")
+SEEDS = 50  # trained side by side by the reference engine
+
+# Matrices that a batch is multiplied by, and logarithms or exponentials taken of a matrix's
+# inputs and outputs, in a unit: (products, functions of inputs, functions of outputs).
+COSTS = {"Linear": (1, 0, 0), "NAC": (1, 0, 0), "NACMul": (1, 1, 1), "NALU": (3, 1, 2)}
+
+
+def plain_loop(run: Run, steps: int) -> None:
+    """One run as most people write it, on one core and without evaluations."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # for batches this small more threads are slower
+    model = run.build()
+    optimizer = torch.optim.Adam(model.parameters(), lr=run.learning_rate)
+    regulariser = prepare(model, optimizer, run.protocol)
+    (low, high), offset = run.task.interpolation[0], run.offset
+    for step in range(steps):
+        x = torch.empty(run.batch_size, run.task.input_size).uniform_(low, high)
+        target = run.task.target(x, offset)
+        loss = torch.nn.functional.mse_loss(model(x), target) + regulariser(step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    torch.set_num_threads(threads)
+
+
+def on_all_cores(run: Run, steps: int) -> None:
+    with ThreadPoolExecutor(cores()) as pool:
+        runs = [run.but(iterations=steps - 1, seed=seed) for seed in range(cores())]
+        list(pool.map(lambda run: cpu.train([run]), runs))
+
+
+def contenders() -> dict[str, tuple[int, Callable[[Run, int], None]]]:
+    """By name: how many runs are trained at once, and a function that does so many steps."""
+
+    def side_by_side(run, steps):
+        reference.train([run.but(iterations=steps - 1, seed=seed) for seed in range(SEEDS)])
+
+    return {
+        "plain PyTorch loop": (1, plain_loop),
+        f"reference, {SEEDS} seeds": (SEEDS, side_by_side),
+        "cpu, one core": (1, lambda run, steps: cpu.train([run.but(iterations=steps - 1)])),
+        f"cpu, {cores()} cores": (cores(), on_all_cores),
+    }
+
+
+def seconds_per_step(work: Callable[[int], None], seconds: float) -> float:
+    """The best of three measurements that take about so many seconds in all."""
+    work(1)
+    steps, taken = 1, 0.0
+    while taken < seconds / 6:
+        steps *= 4
+        begin = time.perf_counter()
+        work(steps)
+        taken = time.perf_counter() - begin
+    measured = [taken]
+    for _ in range(2):
+        begin = time.perf_counter()
+        work(steps)
+        measured.append(time.perf_counter() - begin)
+    return min(measured) / steps
+
+
+@njit
+def _logarithms(x, y, repeats):
+    for _ in range(repeats):
+        for i in range(len(x)):
+            y[i] = log(x[i])
+
+
+@njit
+def _words(x, seed, low, unit, repeats):
+    for step in range(repeats):
+        random.fill(x, seed, random.TRAINING, step, 0, BLOCK - 1, low, unit)
+
+
+def rates() -> dict[str, float]:
+    """Seconds on one core for a random word, a multiply-add, and a logarithm."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    matrix, size = torch.rand(512, 512), 512**3
+    product = seconds_per_step(lambda n: [matrix @ matrix for _ in range(n)], 0.6) / size
+    torch.set_num_threads(threads)
+    x, y = np.full(4096, 1.5, np.float32), np.empty(4096, np.float32)
+    logarithm = seconds_per_step(lambda n: _logarithms(x, y, n), 0.6) / x.size
+    block, (low, unit) = np.empty((100, BLOCK), np.float32), random.bounds([(1, 2)])
+    word = seconds_per_step(lambda n: _words(block, 1, low, unit, n), 0.6) / block.size
+    return {"word": word, "multiply-add": product, "logarithm": logarithm}
+
+
+def floor(run: Run, rate: dict[str, float]) -> float:
+    """Seconds a step cannot do without on one core: its arithmetic at full rate."""
+    inputs, hidden = run.task.input_size, run.hidden_size
+    words = run.batch_size * -(-inputs // 4) * 4
+    products = functions = 0
+    for name, i, o in zip(run.layers, (inputs, hidden), (hidden, 1), strict=True):
+        matrices, of_inputs, of_outputs = COSTS.get(name, (1, 0, 0))
+        passes = 2 if i == inputs else 3  # forward, and gradients of weights and of inputs
+        products += run.batch_size * matrices * passes * i * o
+        functions += run.batch_size * (of_inputs * i + of_outputs * o)
+    total = words * rate["word"] + products * rate["multiply-add"]
+    return total + functions * rate["logarithm"]
+
+
+def rows(seconds: float) -> Iterator[dict]:
+    """One row per task, model and contender."""
+    rate = rates()
+    for task in (
+        StaticFunction("mul", extrapolation=EXTRAPOLATION["draft"]),
+        SimpleMultiplication(extrapolation=EXTRAPOLATION["draft"]),
+    ):
+        for model in BENCHED:
+            run = Run(MODELS[model], task, "draft", model=model)
+            plain, least = None, floor(run, rate)
+            for name, (at_once, work) in contenders().items():
+                step = seconds_per_step(lambda n, w=work, r=run: w(r, n), seconds) / at_once
+                plain = plain or step
+                yield {
+                    "task": f"{task.input_size} inputs",
+                    "model": model,
+                    "engine": name,
+                    "steps·runs/s": round(1 / step),
+                    "µs a step": round(step * 1e6, 2),
+                    "times plain": round(plain / step, 1),
+                    "floor, µs": round(least * 1e6, 2),
+                    "times floor": round(step / least, 1) if "one core" in name else "",
+                }
+
+
+def main(seconds: float) -> None:
+    """Print the table, row by row as it is measured."""
+    print(f"{processor()}, {cores()} cores, torch {torch.__version__}, batch of 128 samples")
+    for i, row in enumerate(rows(seconds)):
+        table = pd.DataFrame([row]).to_string(
+            index=False, header=i == 0, col_space=[9, 7, 19, 13, 10, 12, 10, 12], justify="right"
+        )
+        print(table, flush=True)

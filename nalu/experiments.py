@@ -1,0 +1,192 @@
+"""The experiments of section 3.1 as data: which models, tasks, grids and seeds.
+
+Each function gives the runs of one table or figure, for ``nalu.sweep``. ``protocol`` is
+"draft" or "final"; an argument that is None means what that version of the paper has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .tasks.arithmetic import OPERATIONS, SimpleMultiplication, StaticFunction
+from .training.run import Run, layer_named
+from .units import unit_named
+
+# Models of the paper's tables: the units of layer 1 and 2.
+MODELS = {
+    "Linear": ("Linear", "Linear"),
+    "ReLU": ("ReLU", "Linear"),
+    "ReLU6": ("ReLU6", "Linear"),
+    "NAC": ("NAC", "NAC"),
+    "NACMul": ("NAC", "NACMul"),
+    "NALU": ("NALU", "NALU"),
+    "NAU": ("NAU", "NAU"),
+    "NMU": ("NAU", "NMU"),
+    "NALU (shared)": ("NAC", "NALU"),  # these two in the final paper's experiment with gates
+    "NALU (separate)": ("NAC", "NALU (separate)"),
+}
+MULTIPLYING = ("NACMul", "NALU", "NMU")
+ADDING = ("NAC", "Linear", "NALU", "NAU")
+BASIC = tuple(MODELS)[:8]
+
+EXTRAPOLATION = {"draft": (1.0, 6.0), "final": (2.0, 6.0)}
+
+# What each figure varies, and over which values.
+INPUT_SIZES = (4, 10, 25, 50, 75, 100, 125, 150, 175, 200)
+BOUNDARIES = {
+    "draft": {
+        "input_size": INPUT_SIZES,
+        "overlap_ratio": (0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
+        "subset_ratio": (0.05, 0.1, 0.25, 0.5),
+        "hidden_size": tuple(range(2, 11)),
+        "ranges": (  # interpolation, extrapolation; the day after the draft
+            ((-2, 2), (-6, 6)), ((0, 1), (0, 5)), ((0.1, 0.2), (0, 2)), ((1, 2), (1, 6)),
+            ((10, 20), (1, 40)),
+        ),
+    },
+    "final": {
+        "input_size": (*INPUT_SIZES, 225, 250, 275, 300),
+        "overlap_ratio": (0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
+        "subset_ratio": (0.05, 0.1, 0.25, 0.5),
+        "hidden_size": tuple(range(2, 11)),
+        "ranges": (
+            ((-2, -1), (-6, -2)), ((-2, 2), ((-6, -2), (2, 6))), ((0, 1), (1, 5)),
+            ((0.1, 0.2), (0.2, 2)), ((1, 2), (2, 6)), ((1.1, 1.2), (1.2, 6)), ((10, 20), (20, 40)),
+        ),
+    },
+}  # fmt: skip
+
+
+def model_named(name: str | tuple[str, str]) -> tuple[str, tuple[str, str]]:
+    """The name and layers of a model, from its name, an alias, or the names of two units.
+
+    Raises:
+        ValueError: there is no such model or unit.
+    """
+    if isinstance(name, str):
+        name = name if name in MODELS else unit_named(name).__name__
+        return name, MODELS[name]
+    layers = tuple(layer_named(unit) for unit in name)
+    known = {units: model for model, units in MODELS.items()}
+    return known.get(layers, "-".join(layers)), layers
+
+
+def _checked(protocol: str) -> str:
+    if protocol not in EXTRAPOLATION:
+        raise ValueError(f"no protocol is named {protocol!r}: use 'draft' or 'final'")
+    return protocol
+
+
+def _runs(models, tasks, seeds, **fields) -> list[Run]:
+    named = [model_named(model) for model in models]
+    return [
+        Run(layers, task, seed=seed, model=model, **fields)
+        for task in tasks
+        for model, layers in named
+        for seed in seeds
+    ]
+
+
+def simple_multiplication(
+    protocol: str = "draft",
+    seeds: Iterable[int] | None = None,
+    models: Sequence[str] | None = None,
+    iterations: int | None = None,
+    **fields,
+) -> list[Run]:
+    """(x₁ + x₂ + x₃ + x₄) · (x₁ + x₂), Table 1: 100 seeds of three models, 200 000 iterations.
+
+    Other fields of ``Run`` may be given by name.
+    """
+    task = SimpleMultiplication(extrapolation=EXTRAPOLATION[_checked(protocol)])
+    return _runs(
+        MULTIPLYING if models is None else models,
+        [task],
+        range(100) if seeds is None else list(seeds),
+        protocol=protocol,
+        iterations=200_000 if iterations is None else iterations,
+        experiment="simple_multiplication",
+        **fields,
+    )
+
+
+def static_function(
+    protocol: str = "draft",
+    seeds: Iterable[int] | None = None,
+    operations: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    iterations: int | None = None,
+    **fields,
+) -> list[Run]:
+    """An operation on two windows of 100 inputs, Table 2: 10 seeds, in the final paper 100.
+
+    a · b, a - b and a + b unless told otherwise, with the models that the table has for each;
+    other operations have all basic models. Other fields of ``Run`` may be given by name.
+    """
+    runs = []
+    for operation in ("mul", "sub", "add") if operations is None else operations:
+        task = StaticFunction(operation, extrapolation=EXTRAPOLATION[_checked(protocol)])
+        paper = {"mul": MULTIPLYING, "add": ADDING, "sub": ADDING}.get(operation, BASIC)
+        runs += _runs(
+            paper if models is None else models,
+            [task],
+            range(10 if protocol == "draft" else 100) if seeds is None else list(seeds),
+            protocol=protocol,
+            iterations=5_000_000 if iterations is None else iterations,
+            experiment="static_function",
+            **fields,
+        )
+    return runs
+
+
+def boundary(
+    parameter: str = "input_size",
+    protocol: str = "draft",
+    seeds: Iterable[int] | None = None,
+    values: Sequence | None = None,
+    models: Sequence[str] | None = None,
+    iterations: int | None = None,
+    **fields,
+) -> list[Run]:
+    """a · b with one parameter varied, section 3.1.3: 10 seeds, in the final paper 50.
+
+    The draft varies "input_size" (Figure 4), "overlap_ratio" (5) and "subset_ratio" (6), the
+    final paper also "hidden_size" and "ranges", whose values are pairs of an interpolation and
+    an extrapolation range. Iterations are 5 million, in the final paper 10 million from 125
+    inputs on and 15 million from 225 on. Other fields of ``Run`` may be given by name.
+
+    Raises:
+        ValueError: there is no such parameter.
+    """
+    grids = BOUNDARIES[_checked(protocol)]
+    if parameter not in grids:
+        raise ValueError(f"parameter is {parameter!r}: it must be one of {', '.join(grids)}")
+    runs = []
+    for value in grids[parameter] if values is None else values:
+        varied = {"extrapolation": EXTRAPOLATION[protocol]}
+        if parameter == "ranges":
+            varied["interpolation"], varied["extrapolation"] = value
+        elif parameter != "hidden_size":
+            varied[parameter] = value
+        task = StaticFunction("mul", **varied)
+        longer = protocol == "final" and task.input_size > 100
+        paper = (10_000_000 if task.input_size <= 200 else 15_000_000) if longer else 5_000_000
+        runs += _runs(
+            MULTIPLYING if models is None else models,
+            [task],
+            range(10 if protocol == "draft" else 50) if seeds is None else list(seeds),
+            protocol=protocol,
+            iterations=paper if iterations is None else iterations,
+            experiment=f"boundary {parameter}",
+            **({"hidden_size": value} if parameter == "hidden_size" else {}),
+            **fields,
+        )
+    return runs
+
+
+EXPERIMENTS = {
+    "simple_multiplication": simple_multiplication,
+    "static_function": static_function,
+    "boundary": boundary,
+}
+__all__ = [*EXPERIMENTS, "EXPERIMENTS", "MODELS", "OPERATIONS", "model_named"]

@@ -1,0 +1,1 @@
+"""What is to be learned: samples and targets."""

@@ -1,0 +1,366 @@
+"""The compiled engine: one fused loop per run, on one core and without Python's lock.
+
+The loop draws samples, goes through both layers and back, adds the regulariser, takes a step of
+Adam, projects, and every so often evaluates. ``layers`` says how it is laid out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numba import njit
+
+from ..tasks.arithmetic import OPERATIONS
+from . import random
+from .layers import (
+    KINDS,
+    NAC_MUL,
+    NALU,
+    NALU_SEPARATE,
+    NAU,
+    NMU,
+    add_scaled,
+    backward,
+    compiled,
+    construct,
+    forward,
+    layer_of,
+    options,
+    pull_back,
+    reassociating,
+)
+from .protocol import Draft
+from .random import BLOCK, EXTRAPOLATION, INTERPOLATION, TEST, TRAINING, VALIDATION, fill
+from .run import SHARED_SEED, Log, Run
+
+ADD, SUB, MUL, DIV, SQRT, SQUARE = range(6)
+
+
+# The rules of a step.
+
+
+class Rules(NamedTuple):
+    """Optimiser and protocol of a run, as numbers."""
+
+    draft: bool
+    strength: float  # of the sparsity regulariser
+    rate: float  # its exponential rise (draft)
+    start: float  # beginning and end of its ramp (final)
+    end: float
+    learning_rate: float
+    batch_size: int
+    evaluate_every: int
+
+
+@compiled
+def add_regulariser(layer, rules, step):
+    """Add the gradient of the protocol's regulariser to ``layer.g`` (eq. 3 and 5)."""
+    p, g = layer.p, layer.g
+    real = p.dtype.type
+    zero, one, two, half = real(0), real(1), real(2), real(0.5)
+    symmetric = layer.kind == NAU
+    if rules.draft:
+        strength = rules.strength * (1 - math.exp(-rules.rate * step))
+        bias = real(2 * strength / p.size)
+        bounds = real(2 / p.size)
+        for j in range(p.size):
+            w = p[j]
+            a = abs(w) if symmetric else w
+            g[j] += bias * w * (one - a) * (one - two * a)
+            beyond = w - one if w > one else zero
+            lowest = -one if symmetric else zero
+            beyond = w - lowest if w < lowest else beyond
+            g[j] += bounds * beyond
+    else:
+        ramp = (step - rules.start) / (rules.end - rules.start)
+        strength = real(rules.strength * min(max(ramp, 0.0), 1.0) / p.size)
+        for j in range(p.size):
+            a = abs(p[j])
+            slope = one if a < half else -one if half < a < one else zero
+            slope = slope if p[j] > zero else -slope if p[j] < zero else zero
+            g[j] += strength * slope
+
+
+@compiled
+def adam(p, g, mean, square, rate, step):
+    """One update of Adam at a step counted from 0, arrays flat."""
+    real = p.dtype.type
+    keep_mean, keep_square = real(0.9), real(0.999)
+    new_mean, new_square = real(1 - 0.9), real(1 - 0.999)
+    size = real(rate / (1 - 0.9 ** (step + 1)))
+    correction = real(1 / math.sqrt(1 - 0.999 ** (step + 1)))
+    epsilon = real(1e-8)
+    for j in range(p.size):
+        mean[j] = keep_mean * mean[j] + new_mean * g[j]
+        square[j] = keep_square * square[j] + new_square * g[j] * g[j]
+        p[j] -= size * mean[j] / (np.sqrt(square[j]) * correction + epsilon)
+
+
+@compiled
+def project(layer):
+    """Move NAU and NMU parameters into their interval (final paper)."""
+    p = layer.p
+    one, zero = p.dtype.type(1), p.dtype.type(0)
+    lowest = -one if layer.kind == NAU else zero
+    for j in range(p.size):
+        p[j] = lowest if p[j] < lowest else one if p[j] > one else p[j]
+
+
+# The task and its score.
+
+
+class Task(NamedTuple):
+    """Samples and targets of a run, as numbers."""
+
+    seed: int
+    operation: int
+    subsets: np.ndarray  # (4,) int64: beginning and end of a, beginning and end of b
+    interpolation: tuple[np.ndarray, np.ndarray]  # of ``random.bounds``
+    extrapolation: tuple[np.ndarray, np.ndarray]
+    validation: np.ndarray  # (blocks, in', BLOCK) stored samples, empty in the draft protocol
+    test: np.ndarray
+    rows: int  # samples in an evaluation
+    x: np.ndarray  # (in', BLOCK) the current block
+    t: np.ndarray  # (2, BLOCK) its targets, and scratch
+    ones: np.ndarray  # (in',)
+
+
+@compiled
+def targets(task, x):
+    """Targets of the samples x, (in', BLOCK), into ``task.t[0]``."""
+    a, b = task.t[0], task.t[1]
+    for r in range(BLOCK):
+        a[r] = b[r] = 0
+    a0, a1, b0, b1 = task.subsets
+    add_scaled(task.ones[: a1 - a0], x[a0:a1], a)
+    add_scaled(task.ones[: b1 - b0], x[b0:b1], b)
+    for r in range(BLOCK):
+        if task.operation == ADD:
+            a[r] += b[r]
+        elif task.operation == SUB:
+            a[r] -= b[r]
+        elif task.operation == MUL:
+            a[r] *= b[r]
+        elif task.operation == DIV:
+            a[r] /= b[r]
+        elif task.operation == SQRT:
+            a[r] = np.sqrt(a[r])
+        else:
+            a[r] *= a[r]
+
+
+@compiled
+def score(first, second, task, purpose, step):
+    """MSE over ``task.rows`` samples: stored ones if there are any, else fresh ones."""
+    inside = purpose == INTERPOLATION
+    stored = task.validation if inside else task.test
+    low, unit = task.interpolation if inside else task.extrapolation
+    total = 0.0
+    for begin in range(0, task.rows, BLOCK):
+        x = task.x
+        if len(stored) > 0:
+            x = stored[begin // BLOCK]
+        else:
+            fill(x, task.seed, purpose, step, begin, task.rows - 1, low, unit)
+        targets(task, x)
+        forward(first, x)
+        forward(second, first.z)
+        for r in range(min(BLOCK, task.rows - begin)):
+            total += np.float64(second.z[0, r] - task.t[0, r]) ** 2
+    return total / task.rows
+
+
+@compiled
+def sparsity_error(layer):
+    """max over the unit's matrices of min(|W|, |1 - |W||)."""
+    worst = 0.0
+    for k in range(2):
+        additive, both = k == 0, layer.kind in (NALU, NALU_SEPARATE)
+        if both or additive != (layer.kind in (NAC_MUL, NMU)):
+            for w in layer.e[k]:
+                a = abs(np.float64(w))
+                distance = min(a, abs(1 - a))
+                if not distance <= worst:  # also where it is NaN
+                    worst = distance
+    return worst
+
+
+@reassociating
+def sum_of_squares(d):
+    """Σ_r d_r²."""
+    total = d.dtype.type(0)
+    for r in range(BLOCK):
+        total += d[r] * d[r]
+    return total
+
+
+@compiled
+def loss_and_gradients(first, second, task, rules, step):
+    """The data loss of a step, with its gradients in ``first.g`` and ``second.g``."""
+    for layer in (first, second):
+        layer.de[:] = 0
+        layer.dbias[:] = 0
+    x, t, z, dz = task.x, task.t[0], second.z[0], second.dz[0]
+    low, unit = task.interpolation
+    scale, zero = x.dtype.type(2 / rules.batch_size), x.dtype.type(0)
+    total = 0.0
+    for begin in range(0, rules.batch_size, BLOCK):
+        fill(x, task.seed, TRAINING, step, begin, rules.batch_size - 1, low, unit)
+        targets(task, x)
+        forward(first, x)
+        forward(second, first.z)
+        rows = min(BLOCK, rules.batch_size - begin)
+        for r in range(BLOCK):
+            dz[r] = z[r] - t[r] if r < rows else zero
+        total += sum_of_squares(dz)
+        for r in range(BLOCK):
+            dz[r] *= scale
+        first.dz[:] = 0
+        backward(second, first.z, first.dz)
+        backward(first, x, x[:0])
+    for layer in (first, second):
+        pull_back(layer.kind, layer.p, layer.de, layer.dbias, layer.g)
+    return total / rules.batch_size
+
+
+def compiled_from(sources: int):
+    """``advance``, compiled once for these sources and then read from Numba's cache.
+
+    Numba looks for changes in the file of a cached function only; but its key covers what the
+    function closes over, here a digest of all files that are compiled into it.
+    """
+
+    @njit(**options, cache=True)
+    def advance(begin, end, first, second, task, rules, moments, log):
+        """Steps ``begin`` to ``end - 1`` of a run; the step that diverged, or -1.
+
+        ``moments``, (2, parameters), are Adam's; ``log``, (evaluations, 3), gets a row of
+        interpolation MSE, extrapolation MSE and sparsity error at every evaluation.
+        """
+        sources  # noqa: B018
+        split = first.p.size
+        rate = rules.learning_rate
+        for step in range(begin, end):
+            construct(first.kind, first.p, first.e, first.bias)
+            construct(second.kind, second.p, second.e, second.bias)
+            if step % rules.evaluate_every == 0:
+                row = log[step // rules.evaluate_every]
+                row[0] = score(first, second, task, INTERPOLATION, step)
+                row[1] = score(first, second, task, EXTRAPOLATION, step)
+                row[2] = max(sparsity_error(first), sparsity_error(second))
+            loss = loss_and_gradients(first, second, task, rules, step)
+            if not np.isfinite(loss):
+                return step
+            for layer in (first, second):
+                if layer.kind in (NAU, NMU):
+                    add_regulariser(layer, rules, step)
+            adam(first.p, first.g, moments[0, :split], moments[1, :split], rate, step)
+            adam(second.p, second.g, moments[0, split:], moments[1, split:], rate, step)
+            if not rules.draft:
+                for layer in (first, second):
+                    if layer.kind in (NAU, NMU):
+                        project(layer)
+        return -1
+
+    return advance
+
+
+def digest(*files: str) -> int:
+    """A number for the text of files, named from this one's folder."""
+    texts = [(Path(__file__).parent / file).read_bytes() for file in files]
+    return int(hashlib.sha256(b"".join(texts)).hexdigest()[:15], 16)
+
+
+SOURCES = "random.py", "elementary.py", "layers.py", "cpu.py", "../units/base.py"
+advance = compiled_from(digest(*SOURCES))
+
+
+# From a specification to arrays and back.
+
+
+def serves(run: Run) -> bool:
+    """Whether this engine can train the run: it knows its layers, and not the authors' stream."""
+    return run.stream == "philox" and all(name in KINDS for name in run.layers)
+
+
+@lru_cache(maxsize=8)
+def shared_samples(purpose: int, rows: int, columns: int, ranges, dtype: str) -> np.ndarray:
+    """The validation or test set of the final protocol, as ``random.blocks`` lays it out."""
+    return random.blocks(SHARED_SEED, purpose, 0, rows, columns, ranges).astype(dtype, copy=False)
+
+
+def task_of(run: Run, dtype: str) -> Task:
+    task, columns = run.task, -(-run.task.input_size // 4) * 4
+    sets = [np.empty((0, columns, BLOCK), dtype)] * 2
+    if run.protocol_name == "final":
+        sets = [
+            shared_samples(purpose, run.evaluation_rows, task.input_size, ranges, dtype)
+            for purpose, ranges in ((VALIDATION, task.interpolation), (TEST, task.extrapolation))
+        ]
+    return Task(
+        run.seed,
+        list(OPERATIONS).index(task.operation),
+        np.array(task.subsets(run.offset)).ravel(),
+        random.bounds(task.interpolation),
+        random.bounds(task.extrapolation),
+        *sets,
+        run.evaluation_rows,
+        np.empty((columns, BLOCK), dtype),
+        np.empty((2, BLOCK), dtype),
+        np.ones(columns, dtype),
+    )
+
+
+def rules_of(run: Run) -> Rules:
+    rule = run.protocol
+    if isinstance(rule, Draft):
+        shape = (True, rule.strength, rule.rate, 0.0, 1.0)
+    else:
+        shape = (False, rule.strength, 0.0, float(rule.start), float(rule.end))
+    return Rules(*shape, run.learning_rate, run.batch_size, run.evaluate_every)
+
+
+def train(
+    runs: Sequence[Run], tick: Callable[[int], None] = lambda steps: None, dtype: str = "float32"
+) -> list[Log]:
+    """Train one run after the other, without holding Python's lock.
+
+    ``tick`` is called with the number of steps done since the last call, several times a
+    second; what it raises ends the training.
+
+    Raises:
+        ValueError: a run that this engine does not serve.
+    """
+    return [_train(run, tick, dtype) for run in runs]
+
+
+def _train(run: Run, tick: Callable[[int], None], dtype: str) -> Log:
+    if not serves(run):
+        raise ValueError(
+            f"engine 'cpu' has no stream {run.stream!r} or no layers {run.layers}: "
+            "use engine 'reference'"
+        )
+    model = run.build()
+    p = torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy().astype(dtype)
+    split = sum(q.numel() for q in model[0].parameters())
+    first = layer_of(run.layers[0], p[:split], run.hidden_size, run.task.input_size)
+    second = layer_of(run.layers[1], p[split:], 1, run.hidden_size)
+    task, rules = task_of(run, dtype), rules_of(run)
+    moments = np.zeros((2, p.size), dtype)
+    log = np.full((run.evaluations, 3), np.nan)
+    stride, diverged, step = 20_000, -1, 0
+    while step <= run.iterations and diverged < 0:
+        end = min(step + stride, run.iterations + 1)
+        diverged = advance(step, end, first, second, task, rules, moments, log)
+        tick((end if diverged < 0 else run.iterations + 1) - step)
+        step = end
+    done = log if diverged < 0 else log[: diverged // run.evaluate_every + 1]
+    steps = np.arange(len(done)) * run.evaluate_every
+    return Log(steps, *done.T, None if diverged < 0 else diverged, p)

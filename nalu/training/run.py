@@ -1,0 +1,177 @@
+"""A run as a value: everything that decides its result, and what comes out of it.
+
+The specification lives with the engines because they read it; ``nalu.runs`` stores and sweeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache, partial
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..tasks.arithmetic import SimpleMultiplication, StaticFunction
+from ..units import NALU, UNITS, unit_named
+from . import random
+from .authors import AuthorsStream
+from .protocol import Draft, Final, protocol_for
+
+MATHEMATICS = 1  # raise it when the same specification comes to give another result
+
+LAYERS = {**UNITS, "NALU (separate)": partial(NALU, separate=True)}
+STREAMS = ("philox", "authors")
+TASKS = {task.__name__: task for task in (StaticFunction, SimpleMultiplication)}
+PROTOCOLS = {"draft": Draft, "final": Final}
+EVALUATION_ROWS = {"draft": 2_048, "final": 10_000}
+SHARED_SEED = 0  # of the validation and test sets, which all runs of the final protocol share
+
+_building = threading.Lock()  # units draw from torch's one global generator
+
+
+def layer_named(name: str) -> str:
+    """The name of a layer as ``Run`` keeps it, from any name its unit has had.
+
+    Raises:
+        ValueError: no unit has that name.
+    """
+    return name if name in LAYERS else unit_named(name).__name__
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one model on one task: same specification, same result.
+
+    Names are made canonical and ``protocol`` may be "draft" or "final", which stands for the
+    paper's constants for these layers.
+
+    Raises:
+        ValueError: a field is outside what its comment allows.
+    """
+
+    layers: tuple[str, str]  # the unit that reads the input, and the one that gives the output
+    task: StaticFunction | SimpleMultiplication  # what is learned
+    protocol: Draft | Final | str = "draft"  # rules of training and scoring
+    iterations: int = 5_000_000  # T in [0, 2³²): there are T + 1 updates, t = 0 ... T
+    seed: int = 0  # of parameters, offset and samples, in [0, 2⁶³)
+    hidden_size: int = 2  # outputs of the first layer, 1 or more
+    learning_rate: float = 1e-3  # of Adam, positive
+    batch_size: int = 128  # samples a step, 1 or more
+    evaluate_every: int = 1_000  # steps from one evaluation to the next, 1 or more
+    stream: str = "philox"  # or "authors": the random numbers of the paper's own code
+    experiment: str = field(default="", compare=False)  # what it is part of: a label
+    model: str = field(default="", compare=False)  # how the paper's tables call the layers
+
+    def __post_init__(self):
+        if isinstance(self.layers, str) or len(self.layers) != 2:
+            raise ValueError(f"layers is {self.layers!r}: it must be the names of two units")
+        object.__setattr__(self, "layers", tuple(layer_named(name) for name in self.layers))
+        if not isinstance(self.task, StaticFunction | SimpleMultiplication):
+            raise ValueError(
+                f"task is {self.task!r}: it must be a StaticFunction or a SimpleMultiplication"
+            )
+        limits = {"iterations": (0, 2**32), "seed": (0, 2**63)}
+        for name in ("iterations", "seed", "hidden_size", "batch_size", "evaluate_every"):
+            value, (low, high) = getattr(self, name), limits.get(name, (1, 2**32))
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value < high:
+                raise ValueError(
+                    f"{name} is {value!r}: it must be a whole number, {low} or more and below "
+                    f"2^{high.bit_length() - 1}"
+                )
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"learning_rate is {self.learning_rate!r}: it must be positive")
+        if self.stream not in STREAMS:
+            raise ValueError(f"stream is {self.stream!r}: it must be one of {', '.join(STREAMS)}")
+        if self.stream == "authors" and (self.seed >= 2**32 or len(self.task.extrapolation) > 1):
+            raise ValueError(
+                "stream 'authors' has seeds below 2³² and single ranges, not "
+                f"seed {self.seed} and {self.task.extrapolation}: use stream 'philox'"
+            )
+        object.__setattr__(self, "protocol", _protocol(self.layers, self.protocol))
+        object.__setattr__(self, "model", self.model or "-".join(self.layers))
+
+    @property
+    def protocol_name(self) -> str:
+        return type(self.protocol).__name__.lower()
+
+    @property
+    def evaluation_rows(self) -> int:
+        """How many samples a score is the mean of."""
+        return EVALUATION_ROWS[self.protocol_name]
+
+    @property
+    def evaluations(self) -> int:
+        """How many times a complete run is evaluated."""
+        return self.iterations // self.evaluate_every + 1
+
+    @property
+    def offset(self) -> int:
+        """Where the subsets of the task begin in this run."""
+        if self.stream == "authors":
+            return AuthorsStream(self.task, self.seed).offset
+        return random.word(self.seed, random.OFFSET) * self.task.offsets >> 32
+
+    def but(self, **changes) -> Run:
+        """The same run with other fields."""
+        return replace(self, **changes)
+
+    def specification(self) -> dict:
+        """All that decides the result, in plain types."""
+        fields = asdict(self)
+        del fields["experiment"], fields["model"]
+        fields["task"] = {"name": type(self.task).__name__, **fields["task"]}
+        fields["protocol"] = {"name": self.protocol_name, **fields["protocol"]}
+        return {"mathematics": MATHEMATICS, **fields}
+
+    @classmethod
+    def from_specification(cls, specification: dict) -> Run:
+        """The run that ``specification`` describes, also after a trip through JSON."""
+        fields = dict(specification)
+        del fields["mathematics"]
+        for name, kinds in (("task", TASKS), ("protocol", PROTOCOLS)):
+            values = dict(fields[name])
+            fields[name] = kinds[values.pop("name")](**values)
+        return cls(**{**fields, "layers": tuple(fields["layers"])})
+
+    def key(self, engine: str) -> str:
+        """The name of this run's result from one engine, the same on every machine."""
+        text = json.dumps({"engine": engine, **self.specification()}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def build(self) -> nn.Sequential:
+        """The model with its initial parameters, float32 on the CPU.
+
+        Units initialise themselves from torch's generator, here seeded with ``seed``. The
+        authors' code initialises everything twice, and the second time counts.
+        """
+        first, second = (LAYERS[name] for name in self.layers)
+        with _building, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            model = nn.Sequential(
+                first(self.task.input_size, self.hidden_size), second(self.hidden_size, 1)
+            )
+            if self.stream == "authors":
+                for unit in model:
+                    unit.reset_parameters()
+        return model
+
+
+@lru_cache
+def _protocol(layers: tuple[str, str], protocol: str | Draft | Final) -> Draft | Final:
+    return protocol_for(nn.Sequential(*(LAYERS[name](1, 1) for name in layers)), protocol)
+
+
+@dataclass
+class Log:
+    """What a run leaves behind: its evaluations, one row each, and its last parameters."""
+
+    step: np.ndarray  # (evaluations,) int64: updates made before the evaluation
+    interpolation: np.ndarray  # (evaluations,) MSE, in the final protocol on the validation set
+    extrapolation: np.ndarray  # (evaluations,) MSE, in the final protocol on the test set
+    sparsity: np.ndarray  # (evaluations,) max over all matrices of min(|W|, |1 - |W||)
+    diverged_at: int | None  # the step whose loss was not finite, which ended the run
+    parameters: np.ndarray  # (parameters,) in the order of ``model.parameters()``

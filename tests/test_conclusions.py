@@ -1,0 +1,62 @@
+"""What the text of the book concludes still follows from what its notebooks compute."""
+
+import json
+
+import nbformat
+import pytest
+
+
+@pytest.fixture(scope="session")
+def glued(build, site):
+    """The numbers in the text of a page, by notebook and name."""
+
+    def numbers(name: str) -> dict[str, float]:
+        found = {}
+        for cell in nbformat.read(build.EXECUTED / f"{name}.ipynb", 4).cells:
+            for output in cell.get("outputs", []):
+                if "scrapbook" in output.metadata:
+                    (text,) = output.data.values()
+                    found[output.metadata.scrapbook.name] = json.loads(text)
+        return found
+
+    return numbers
+
+
+def test_nalu_extrapolates_products_better_than_a_network_and_sums_worse(glued):
+    number = glued("01-introduction")
+    for name in ("product", "quotient"):
+        assert number[f"nalu-beyond-{name}"] < number[f"network-beyond-{name}"] / 5
+    for name in ("sum", "difference"):
+        assert number[f"network-beyond-{name}"] < number[f"nalu-beyond-{name}"] / 5
+    assert number["solved-difference"] < 50 < number["solved-sum"]
+    assert number["stuck-difference"] > 10
+
+
+def test_only_regularised_constructions_end_at_whole_numbers(glued):
+    number = glued("02-weight-construction")
+    for name in ("NAU, draft", "NAU, final"):
+        assert number[f"whole-{name}"] > 80
+    for name in ("Linear", "NAC₊", "NAU, clipped only"):
+        assert number[f"whole-{name}"] < 10
+    for name in ("Linear", "NAU, clipped only", "NAU, draft", "NAU, final"):
+        assert number[f"right-{name}"] == 100
+    assert number["right-NAC₊"] < 100
+    assert number["free-end-NAC₊"] < number["free-end-Linear"]
+    assert number["free-start-NAC₊"] < number["free-end-NAC₊"]
+
+
+def test_multiplication_through_a_logarithm_has_solutions_that_divide(glued):
+    number = glued("03-multiplication-unit")
+    assert number["eq4-worst"] < 1e-6
+    assert number["outside"] > 99
+    assert number["NAC•-divides"] > 25
+    assert number["NMU-divides"] == 0
+    assert number["upper-NMU"] < number["upper-NAC•"]  # the NMU's own trap
+
+
+def test_first_pushes_on_the_gate_go_to_multiplication(glued):
+    number = glued("03-multiplication-unit")
+    for name in ("sum", "product"):
+        assert number[f"gate-{name}"] > 75
+        assert number[f"too-small-{name}"] > 90
+    assert number["mul-is-larger"] > 75

@@ -1,0 +1,93 @@
+"""The command line."""
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+import nalu
+from nalu import bench
+from nalu.__main__ import main
+from nalu.experiments import simple_multiplication
+from nalu.store import Record, Store
+
+SWEEP = ["sweep", "simple_multiplication", "--models", "NMU", "--iterations", "2000"]
+
+
+def test_sweep_computes_prints_and_writes(tmp_path, capsys):
+    output = tmp_path / "table.csv"
+    arguments = ["--seeds", "0:3", "--store", str(tmp_path / "store"), "--output", str(output)]
+    assert main([*SWEEP, *arguments]) == 0
+    assert "success_rate" in capsys.readouterr().out
+    table = pd.read_csv(output)
+    runs = simple_multiplication(seeds=range(3), models=["NMU"], iterations=2000)
+    assert list(table.key) == [run.key("cpu") for run in runs]
+
+
+def test_it_is_a_module():
+    shown = subprocess.run(
+        [sys.executable, "-m", "nalu", "sweep", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "simple_multiplication" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sweep", "static"], "invalid choice: 'static'"),
+        (["sweep", "simple_multiplication", "--operations", "add"], "has no --operations"),
+        (["sweep", "static_function", "--models", "XYZ"], "no unit is named 'XYZ'"),
+        (["sweep", "static_function", "--seeds", "a"], "--seeds: invalid"),
+        (["sweep", "static_function", "--sedes", "1"], "unrecognized arguments"),
+    ],
+)
+def test_a_wrong_word_is_an_error_that_says_so(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_verify_tells_a_recorded_run_from_a_forged_one(tmp_path, capsys):
+    runs = simple_multiplication(seeds=[0, 1], models=["NMU"], iterations=10_000)
+    nalu.sweep(runs, store=tmp_path, progress=False)
+    command = ["verify", "--sample", "2", "--store", str(tmp_path)]
+    assert main(command) == 0
+    assert capsys.readouterr().out.count("identical") == 2
+    store = Store(tmp_path)
+    honest = store.get(runs[0].key("cpu"))
+    forged = honest.score._replace(solved=not honest.score.solved, solved_at=1.0)
+    store.put(
+        Record(**{**vars(honest), "score": forged, "packed": store.get(runs[1].key("cpu")).packed})
+    )
+    assert main(command) == 1
+    assert "different" in capsys.readouterr().out
+
+
+def test_verify_of_nothing(tmp_path, capsys):
+    assert main(["verify", "--store", str(tmp_path)]) == 0
+    assert "there are no records" in capsys.readouterr().out
+
+
+def test_bench_compares_the_engines_at_both_tasks(monkeypatch, capsys):
+    monkeypatch.setattr(bench, "BENCHED", ("NMU",))
+    assert main(["bench", "--seconds", "0.02"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + 2 * 4
+    for start in (2, 6):
+        engines = ["plain PyTorch", "reference", "one core", "cores"]
+        assert all(name in line for name, line in zip(engines, lines[start:], strict=False))
+
+
+def test_the_floor_counts_what_a_step_needs():
+    run = simple_multiplication(seeds=[0], models=["NALU"])[0]
+    rate = {"word": 1.0, "multiply-add": 0.0, "logarithm": 0.0}
+    assert bench.floor(run, rate) == 128 * 4
+    rate = {"word": 0.0, "multiply-add": 1.0, "logarithm": 0.0}
+    assert bench.floor(run, rate) == 128 * (3 * 2 * 4 * 2 + 3 * 3 * 2 * 1)
+    rate = {"word": 0.0, "multiply-add": 0.0, "logarithm": 1.0}
+    assert bench.floor(run, rate) == 128 * (4 + 2 * 2 + 2 + 2 * 1)

@@ -1,0 +1,211 @@
+"""Sweeps: what is in the store is read, what is missing is computed, nothing finished is lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from dask.distributed import Client, LocalCluster
+
+import nalu
+from nalu import runs
+from nalu.experiments import simple_multiplication, static_function
+from nalu.store import DamagedRecord, Store, default_store
+from nalu.training.run import LAYERS
+from nalu.units import NAU
+
+SHORT = simple_multiplication(seeds=range(3), models=["NMU", "Linear"], iterations=2000)
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The runs that are really trained, as they are."""
+    trained, compute = [], runs.compute
+
+    def counting(batch, *arguments):
+        trained.extend(batch)
+        return compute(batch, *arguments)
+
+    monkeypatch.setattr(runs, "compute", counting)
+    return trained
+
+
+def test_one_row_a_run_in_order(tmp_path):
+    table = nalu.sweep(SHORT, store=tmp_path, progress=False)
+    assert list(table.model) == ["NMU"] * 3 + ["Linear"] * 3
+    assert list(table.seed) == [0, 1, 2] * 2
+    first = ["experiment", "protocol", "model", "operation", "seed", "iterations"]
+    assert list(table.columns[:6]) == first
+    assert {"solved", "solved_at", "sparsity_error", "engine", "device", "seconds"} <= set(table)
+    assert (table.engine == "cpu").all()
+    assert table.solved.dtype == bool
+
+
+def test_new_parameters_compute_only_what_is_new(tmp_path, computed):
+    once = nalu.sweep(SHORT, store=tmp_path, progress=False)
+    assert sorted(map(hash, computed)) == sorted(map(hash, SHORT))
+    computed.clear()
+    more = simple_multiplication(seeds=range(4), models=["NMU"], iterations=2000)
+    table = nalu.sweep([*more, more[0]], store=tmp_path, progress=False)
+    assert computed == [more[3]]
+    assert list(table.seed) == [0, 1, 2, 3, 0]
+    assert table.loc[:2].equals(once.loc[:2])
+
+
+def test_labels_do_not_make_another_run(tmp_path, computed):
+    nalu.sweep(SHORT[:1], store=tmp_path, progress=False)
+    table = nalu.sweep([SHORT[0].but(experiment="mine")], store=tmp_path, progress=False)
+    assert len(computed) == 1
+    assert table.experiment[0] == "mine"
+
+
+def test_a_damaged_record_is_computed_again(tmp_path, computed):
+    table = nalu.sweep(SHORT[:2], store=tmp_path, progress=False)
+    file = tmp_path / f"{table.key[0]}.json"
+    file.write_text(file.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+    computed.clear()
+    with pytest.warns(DamagedRecord, match="is damaged and not used"):
+        again = nalu.sweep(SHORT[:2], store=tmp_path, progress=False)
+    assert computed == SHORT[:1]
+    assert again.drop(columns="seconds").equals(table.drop(columns="seconds"))
+
+
+def test_every_way_to_compute_gives_the_same_table(tmp_path):
+    def table(name, **arguments):
+        found = nalu.sweep(SHORT, store=tmp_path / name, progress=False, **arguments)
+        return found.drop(columns=["seconds"])
+
+    here = table("here")
+    with ThreadPoolExecutor(2) as threads:
+        assert table("threads", client=threads).equals(here)
+    with ProcessPoolExecutor(1) as processes:
+        assert table("processes", client=processes).equals(here)
+
+
+def test_a_dask_cluster_gives_the_same_table(tmp_path):
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        there = nalu.sweep(SHORT, store=tmp_path / "there", client=client, progress=False)
+    here = nalu.sweep(SHORT, store=tmp_path / "here", progress=False)
+    assert there.drop(columns="seconds").equals(here.drop(columns="seconds"))
+
+
+def test_reference_trains_seeds_side_by_side_and_agrees(tmp_path, computed, monkeypatch):
+    monkeypatch.setattr(runs, "SIDE_BY_SIDE", 2)
+    specs = [run.but(iterations=200, evaluate_every=100) for run in SHORT]
+    assert [len(batch) for batch in runs.together(specs, "reference")] == [2, 1, 2, 1]
+    slow = nalu.sweep(specs, "reference", store=tmp_path, progress=False)
+    fast = nalu.sweep(specs, "cpu", store=tmp_path, progress=False)
+    assert len(computed) == 12  # the two do not share records
+    assert (slow.engine == "reference").all()
+    np.testing.assert_allclose(slow.sparsity_error, fast.sparsity_error, rtol=1e-3)
+
+
+def test_auto_takes_the_fastest_engine_that_serves():
+    assert runs.engine_for(SHORT[0]) == "cpu"
+    assert runs.engine_for(SHORT[0].but(stream="authors")) == "reference"
+    with pytest.raises(ValueError, match="no engine is named 'gpu'"):
+        nalu.sweep(SHORT, engine="gpu")
+    with pytest.raises(ValueError, match="does not serve"):
+        runs.engine_for(SHORT[0].but(stream="authors"), "cpu")
+
+
+def test_a_unit_that_only_pytorch_knows_is_trained_by_the_reference(tmp_path, monkeypatch):
+    class Doubled(NAU):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    monkeypatch.setitem(LAYERS, "Doubled", Doubled)
+    run = SHORT[0].but(layers=("Doubled", "NMU"), iterations=10, evaluate_every=10)
+    table = nalu.sweep([run], store=tmp_path, progress=False)
+    assert list(table.engine) == ["reference"]
+
+
+def test_learning_curves(tmp_path):
+    curves = nalu.learning_curves(SHORT[:2], store=tmp_path, progress=False)
+    assert list(curves.step) == [0, 1000, 2000] * 2
+    assert list(curves.seed) == [0] * 3 + [1] * 3
+    final = nalu.sweep(SHORT[:1], store=tmp_path, progress=False)
+    assert curves.extrapolation_error[:3].median() == pytest.approx(final.extrapolation_error[0])
+
+
+def test_an_empty_sweep_is_an_empty_table(tmp_path):
+    assert len(nalu.sweep([], store=tmp_path)) == 0
+
+
+def test_progress_shows_engine_runs_and_steps(tmp_path, capfd):
+    nalu.sweep(SHORT, store=tmp_path)
+    shown = capfd.readouterr().err
+    assert "engine cpu" in shown
+    assert "6 of 6 runs done" in shown
+    assert "12.0k" in shown
+    assert "step/s" in shown
+    nalu.sweep(SHORT, store=tmp_path)
+    assert capfd.readouterr().err == ""
+
+
+def test_an_error_in_a_run_ends_the_sweep_and_keeps_what_is_finished(tmp_path, monkeypatch):
+    compute = runs.compute
+
+    def failing(batch, *arguments):
+        if batch[0] == SHORT[3]:
+            raise RuntimeError("out of order")
+        return compute(batch, *arguments)
+
+    monkeypatch.setattr(runs, "compute", failing)
+    monkeypatch.setattr(runs, "cores", lambda: 1)
+    with pytest.raises(RuntimeError, match="out of order"):
+        nalu.sweep(SHORT, store=tmp_path, progress=False)
+    assert len(list(Store(tmp_path).keys())) == 3
+
+
+def test_ctrl_c_ends_a_sweep_at_once_and_loses_nothing_finished(tmp_path):
+    """Two short runs finish, the third would take a quarter of an hour: then an interrupt."""
+    code = (
+        "import nalu, sys\n"
+        "from nalu.experiments import simple_multiplication, static_function\n"
+        "short = simple_multiplication(seeds=[0, 1], models=['NMU'], iterations=2000)\n"
+        "long = static_function(seeds=[0], operations=['mul'], models=['NMU'],"
+        " iterations=100_000_000)\n"
+        "nalu.sweep(short + long, store=sys.argv[1])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while len(list(Store(tmp_path).keys())) < 2:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    begin = time.monotonic()
+    _, shown = process.communicate(timeout=60)
+    assert time.monotonic() - begin < 10
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in shown
+    assert len(list(tmp_path.iterdir())) == 2
+    finished = simple_multiplication(seeds=[0, 1], models=["NMU"], iterations=2000)
+    assert all(Store(tmp_path).get(run.key("cpu")) for run in finished)
+
+
+def test_the_default_store_is_a_cache_beside_the_recorded_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("NALU_CACHE", str(tmp_path))
+    assert default_store().folder == tmp_path / "runs"
+    monkeypatch.delenv("NALU_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert default_store().folder == tmp_path / "home" / ".cache" / "nalu" / "runs"
+    assert [folder.parts[-2:] for folder in default_store().recorded] == [("data", "runs")]
+
+
+def test_as_many_workers_as_cores():
+    assert runs.cores() == len(os.sched_getaffinity(0))
+
+
+def test_a_union_of_ranges_is_written_as_in_the_paper():
+    assert runs.ranges_text(((-6.0, -2.0), (2.0, 6.0))) == "U[-6, -2] ∪ U[2, 6]"
+    task = static_function("final", operations=["mul"])[0].task
+    assert runs.ranges_text(task.interpolation) == "U[1, 2]"
