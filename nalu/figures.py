@@ -174,3 +174,33 @@ def gate_plot(
         ax.scatter(gate, weight[:, i], marker=marker, s=20, label=f"$W_{i + 1}$")
         ax.plot(gate_solution, weight_solution[i], "*", markersize=18, color="0.7", zorder=0)
     ax.set(xlim=(-0.08, 1.08), ylim=(-1.2, 1.2), xlabel="gate $g$")
+
+
+def agreement_plot(
+    ax: Axes,
+    curve: tuple[np.ndarray, np.ndarray],
+    points: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    """Theory as a line (x, y), and Monte Carlo as points (x, y, standard error)."""
+    x, y, error = points
+    ax.plot(*curve, color="C0")
+    ax.errorbar(x, y, 2 * error, fmt="o", color="C1", markersize=4, capsize=3)
+
+
+def attainable_map(ax: Axes, var_z: np.ndarray, h_in: np.ndarray, wanted: np.ndarray) -> QuadMesh:
+    """Var[W] that an NMU would need, (sizes, variances); beyond [0, 1/4] in plain colours."""
+    colours = sns.color_palette("viridis", as_cmap=True).with_extremes(over="0.45", under="0.8")
+    image = ax.pcolormesh(
+        var_z, h_in, wanted, vmin=0, vmax=0.25, cmap=colours, shading="nearest", rasterized=True
+    )
+    ax.axvline(4, color="white", linestyle="--")
+    ax.set(xscale="log", xlabel=r"Var$[z_{\ell-1}]$")
+    return image
+
+
+def signal_plot(ax: Axes, sizes: np.ndarray, label: str, style: str) -> None:
+    """Sizes of a signal layer by layer, (initialisations, layers): median and middle 80 %."""
+    low, middle, high = np.nanquantile(sizes, [0.1, 0.5, 0.9], axis=0, method="nearest")
+    layers = np.arange(sizes.shape[1])
+    (line,) = ax.plot(layers, middle, style, markersize=4, label=label)
+    ax.fill_between(layers, low, high, color=line.get_color(), alpha=0.12, linewidth=0)

@@ -26,6 +26,9 @@ SMALLEST = {
         "steps": 1,
     },
     "10-how-this-book-computes": {"iterations": 1000, "seconds": 0.01, "numbers": 10000},
+    "04-moments": {"samples": 1000, "depth": 1, "width": 1, "initialisations": 10},
+    "a1-derivations": {"initialisations": 100},
+    "a2-errata": {"samples": 10000},
 }
 
 
