@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
 import threading
 import warnings
 import zlib
@@ -46,11 +47,25 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+@lru_cache
+def commit() -> str:
+    """The commit of this code, "…-dirty" if changed since, or "" outside of a checkout."""
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
+
+
 def provenance(device: str, seconds: float) -> dict:
     """Where, when and with what a run was computed."""
     packages = {name: version(name) for name in ("torch", "numpy", "numba")}
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"device": device, "seconds": seconds, "date": now, **packages}
+    where = {"device": device, "seconds": seconds, "date": now, "commit": commit()}
+    return {**where, **packages}
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def test_a_dask_cluster_gives_the_same_table(tmp_path):
 
 
 def test_reference_trains_seeds_side_by_side_and_agrees(tmp_path, computed, monkeypatch):
-    monkeypatch.setattr(runs, "SIDE_BY_SIDE", 2)
+    monkeypatch.setitem(runs.SIDE_BY_SIDE, "reference", 2)
     specs = [run.but(iterations=200, evaluate_every=100) for run in SHORT]
     assert [len(batch) for batch in runs.together(specs, "reference")] == [2, 1, 2, 1]
     slow = nalu.sweep(specs, "reference", store=tmp_path, progress=False)
