@@ -8,7 +8,7 @@ this processor reaches when it does nothing else.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -138,14 +138,14 @@ def floor(run: Run, rate: dict[str, float]) -> float:
     return total + functions * rate["logarithm"]
 
 
-def rows(seconds: float) -> Iterator[dict]:
-    """One row per task, model and contender."""
+def rows(seconds: float, models: Iterable[str] | None = None) -> Iterator[dict]:
+    """One row per task, model and contender, with about so many seconds spent on each."""
     rate = rates()
     for task in (
         StaticFunction("mul", extrapolation=EXTRAPOLATION["draft"]),
         SimpleMultiplication(extrapolation=EXTRAPOLATION["draft"]),
     ):
-        for model in BENCHED:
+        for model in models or BENCHED:
             run = Run(MODELS[model], task, "draft", model=model)
             plain, least = None, floor(run, rate)
             for name, (at_once, work) in contenders().items():

@@ -73,9 +73,11 @@ def test_verify_of_nothing(tmp_path, capsys):
     assert "there are no records" in capsys.readouterr().out
 
 
-def test_bench_compares_the_engines_at_both_tasks(monkeypatch, capsys):
+def test_bench_compares_the_engines_at_both_tasks(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(bench, "BENCHED", ("NMU",))
-    assert main(["bench", "--seconds", "0.02"]) == 0
+    output = tmp_path / "bench.csv"
+    assert main(["bench", "--seconds", "0.02", "--output", str(output)]) == 0
+    assert list(pd.read_csv(output)) == list(bench.recorded())
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + 2 * 4
     for start in (2, 6):
