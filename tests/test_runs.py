@@ -164,9 +164,13 @@ def test_an_error_in_a_run_ends_the_sweep_and_keeps_what_is_finished(tmp_path, m
 
 
 def test_ctrl_c_ends_a_sweep_at_once_and_loses_nothing_finished(tmp_path):
-    """Two short runs finish, the third would take a quarter of an hour: then an interrupt."""
+    """Two short runs finish, the third would take a quarter of an hour: then an interrupt.
+
+    A job in the background ignores interrupts, and so would what it starts.
+    """
     code = (
-        "import nalu, sys\n"
+        "import nalu, signal, sys\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from nalu.experiments import simple_multiplication, static_function\n"
         "short = simple_multiplication(seeds=[0, 1], models=['NMU'], iterations=2000)\n"
         "long = static_function(seeds=[0], operations=['mul'], models=['NMU'],"
