@@ -187,7 +187,10 @@ def test_ctrl_c_ends_a_sweep_at_once_and_loses_nothing_finished(tmp_path):
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
     begin = time.monotonic()
-    _, shown = process.communicate(timeout=60)
+    try:
+        _, shown = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert time.monotonic() - begin < 10
     assert process.returncode != 0
     assert "KeyboardInterrupt" in shown
