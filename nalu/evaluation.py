@@ -45,7 +45,7 @@ def threshold(task: SimpleMultiplication | StaticFunction, epsilon: float = FINA
         everything = x[:, : task.input_size].sum(1)
         near = operation(a + epsilon * (everything - 2 * a), b + epsilon * (everything - 2 * b))
         total += np.square(near - operation(a, b)).mean()
-    return total / batches
+    return float(total / batches)
 
 
 class Score(NamedTuple):
@@ -86,7 +86,7 @@ def score(run: Run, log: Log) -> Score:
         measured = [
             float(values[best]) for values in (log.sparsity, log.interpolation, log.extrapolation)
         ]
-    solved = measured[2] < limit
+    solved = bool(measured[2] < limit)
     solved_at = float(log.step[np.argmax(log.extrapolation < limit)]) if solved else math.nan
     return Score(solved, solved_at, *measured, limit)
 

@@ -181,6 +181,15 @@ def test_record_adds_committed_runs_and_leaves_the_rest(tmp_path, monkeypatch):
     assert file.read_text(encoding="utf-8").count("c0ffee") == 1
 
 
+@pytest.mark.parametrize("protocol", ["draft", "final"])
+def test_a_row_of_plain_values_by_either_protocol(tmp_path, protocol):
+    specs = simple_multiplication(protocol, seeds=[0], models=["NMU"], iterations=1000)
+    first = nalu.sweep(specs, store=tmp_path, progress=False)
+    read = nalu.sweep(specs, store=tmp_path, progress=False)
+    assert read.equals(first)
+    assert read.solved.dtype == bool
+
+
 def test_an_empty_sweep_is_an_empty_table(tmp_path):
     assert len(nalu.sweep([], store=tmp_path)) == 0
 
