@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from .evaluation import score
@@ -126,6 +127,20 @@ def learning_curves(
         labels = labels_of(run)
         tables.append(table.assign(**labels)[[*labels, *columns]])
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+def trained_models(specs: Iterable[Run], engine: str = "auto") -> list[nn.Sequential]:
+    """The models of runs with the parameters they end with: computed now and not kept."""
+
+    def trained(run: Run) -> nn.Sequential:
+        (log,) = ENGINES[engine_for(run, engine)].train([run])
+        model = run.build()
+        parameters = torch.from_numpy(log.parameters)
+        nn.utils.vector_to_parameters(parameters, model.parameters())
+        return model
+
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(trained, specs))
 
 
 def store_of(store: Store | str | Path | None) -> Store:
