@@ -1,5 +1,6 @@
 """The notebooks are what their sources say, and papermill runs them with any parameters."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,7 +77,8 @@ def rerun(name: str, tmp_path: Path, *options: str) -> tuple[subprocess.Complete
     """What a reader types, from a folder of their own."""
     out = tmp_path / "out.ipynb"
     command = [PAPERMILL, ROOT / "notebooks" / f"{name}.ipynb", out, *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    cache = {**os.environ, "NALU_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=cache)
     return done, out
 
 
