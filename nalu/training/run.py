@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 
@@ -31,6 +33,14 @@ EVALUATION_ROWS = {"draft": 2_048, "final": 10_000}
 SHARED_SEED = 0  # of the validation and test sets, which all runs of the final protocol share
 
 _building = threading.Lock()  # units draw from torch's one global generator
+
+
+@contextmanager
+def initialising(seed: int) -> Iterator[None]:
+    """Units made inside have initial parameters of ``seed``; torch's generator stays as it is."""
+    with _building, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def layer_named(name: str) -> str:
@@ -149,8 +159,7 @@ class Run:
         authors' code initialises everything twice, and the second time counts.
         """
         first, second = (LAYERS[name] for name in self.layers)
-        with _building, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with initialising(self.seed):
             model = nn.Sequential(
                 first(self.task.input_size, self.hidden_size), second(self.hidden_size, 1)
             )
