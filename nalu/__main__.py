@@ -1,4 +1,4 @@
-"""The command line: ``python -m nalu sweep | bench | verify``."""
+"""The command line: ``python -m nalu sweep | record | verify | bench``."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 from . import bench
 from .experiments import BOUNDARIES, EXPERIMENTS, MODELS
-from .runs import ENGINES, store_of, sweep, verify
+from .runs import ENGINES, record, store_of, sweep, verify
 from .tasks.arithmetic import OPERATIONS
+from .training.run import STREAMS
 
 
 def whole_numbers(text: str) -> list[int]:
@@ -30,17 +31,27 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m nalu", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
 
-    command = commands.add_parser("sweep", help="compute the runs of an experiment")
-    command.add_argument("name", choices=EXPERIMENTS, help="the experiment")
-    command.add_argument("--protocol", choices=["draft", "final"], default="draft")
-    command.add_argument("--seeds", type=whole_numbers, help="0:100 or 0,1,7; else the paper's")
-    command.add_argument("--models", type=names, help=f"of {', '.join(MODELS)}; else the paper's")
-    command.add_argument("--operations", type=names, help=f"of {', '.join(OPERATIONS)}")
-    command.add_argument("--parameter", choices=BOUNDARIES["final"], help="what a boundary varies")
-    command.add_argument("--iterations", type=int, help="else the paper's")
-    command.add_argument("--engine", choices=["auto", *ENGINES], default="auto")
+    experiment = argparse.ArgumentParser(add_help=False)
+    add = experiment.add_argument
+    add("name", choices=EXPERIMENTS, help="the experiment")
+    add("--protocol", choices=["draft", "final"], default="draft")
+    add("--seeds", type=whole_numbers, help="0:100 or 0,1,7; else the paper's")
+    add("--models", type=names, help=f"of {', '.join(MODELS)}; else the paper's")
+    add("--operations", type=names, help=f"of {', '.join(OPERATIONS)}")
+    add("--parameter", choices=BOUNDARIES["final"], help="what a boundary varies")
+    add("--iterations", type=int, help="else the paper's")
+    add("--stream", choices=STREAMS, help="whose random numbers; else philox")
+    add("--engine", choices=["auto", *ENGINES], default="auto")
+
+    command = commands.add_parser(
+        "sweep", parents=[experiment], help="compute the runs of an experiment"
+    )
     command.add_argument("--store", type=Path, help="folder of records; else the reader's cache")
     command.add_argument("--output", type=Path, help="write the table here, as CSV")
+
+    commands.add_parser(
+        "record", parents=[experiment], help="add computed runs to those in data/runs"
+    )
 
     command = commands.add_parser("bench", help="measure the engines on this machine")
     command.add_argument("--seconds", type=float, default=3.0, help="spent on each number")
@@ -49,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("verify", help="compute recorded runs again and compare")
     command.add_argument("--sample", type=int, default=10, help="how many runs, drawn at random")
     command.add_argument("--seed", type=int, default=0, help="of the draw")
+    command.add_argument("--iterations", type=int, help="leave longer runs out")
     command.add_argument("--store", type=Path, help="folder of records; else all there are")
     return top
 
@@ -62,10 +74,11 @@ def specifications(arguments: argparse.Namespace):
     experiment = EXPERIMENTS[arguments.name]
     given = {
         name: value
-        for name in ("seeds", "models", "operations", "parameter", "iterations")
+        for name in ("seeds", "models", "operations", "parameter", "iterations", "stream")
         if (value := getattr(arguments, name)) is not None
     }
-    for name in given.keys() - inspect.signature(experiment).parameters.keys():
+    known = {*inspect.signature(experiment).parameters, "stream"}
+    for name in given.keys() - known:
         raise ValueError(f"{arguments.name} has no --{name}")
     return experiment(protocol=arguments.protocol, **given)
 
@@ -77,13 +90,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         bench.main(arguments.seconds, arguments.output)
         return 0
     if arguments.command == "verify":
-        table = verify(store_of(arguments.store), arguments.sample, arguments.seed)
+        store = store_of(arguments.store)
+        table = verify(store, arguments.sample, arguments.seed, arguments.iterations)
         print(table.to_string(index=False) if len(table) else "there are no records")
         return int((table.result == "different").any()) if len(table) else 0
     try:
         runs = specifications(arguments)
     except ValueError as error:
         top.error(str(error))
+    if arguments.command == "record":
+        table = record(runs, arguments.engine)
+        print(table.groupby(["model", "operation", "result"], sort=False).size().to_string())
+        return int(table.result.isin(["not computed", "uncommitted"]).any())
     table = sweep(runs, arguments.engine, arguments.store)
     if arguments.output:
         table.to_csv(arguments.output, index=False)

@@ -5,8 +5,8 @@ paper: at the step with the smallest validation error the test error is below th
 of the task. Sequential MNIST: ``sequence_scores``, at each test length, by the final paper's rule
 with ``sequence_thresholds``.
 
-Over runs: ``wilson`` for success rates, ``gamma_mean`` for solved at, ``beta_mean`` for sparsity
-errors, each with a 95 % interval.
+Over runs: ``wilson`` for success rates, ``gamma_mean`` for solved at, ``sparsity_mean`` for
+sparsity errors, each with a 95 % interval; ``summary`` puts them into a table.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import optimize, special, stats
+from torch import nn
 
 from .tasks.arithmetic import OPERATIONS, SimpleMultiplication, StaticFunction
 from .training import random
@@ -48,7 +50,7 @@ def threshold(task: SimpleMultiplication | StaticFunction, epsilon: float = FINA
         everything = x[:, : task.input_size].sum(1)
         near = operation(a + epsilon * (everything - 2 * a), b + epsilon * (everything - 2 * b))
         total += np.square(near - operation(a, b)).mean()
-    return total / batches
+    return float(total / batches)
 
 
 class Score(NamedTuple):
@@ -89,7 +91,7 @@ def score(run: Run, log: Log) -> Score:
         measured = [
             float(values[best]) for values in (log.sparsity, log.interpolation, log.extrapolation)
         ]
-    solved = measured[2] < limit
+    solved = bool(measured[2] < limit)
     solved_at = float(log.step[np.argmax(log.extrapolation < limit)]) if solved else math.nan
     return Score(solved, solved_at, *measured, limit)
 
@@ -139,6 +141,22 @@ def sequence_scores(log: SequenceLog, thresholds: Sequence[float]) -> list[Score
         measured = (log.sparsity[best], log.validation[best], float(errors[best]))
         scores.append(Score(solved, solved_at, *measured, limit))
     return scores
+
+
+def ending(model: nn.Sequential, interpolation_error: float) -> str:
+    """What an unsolved run of a · b ended at, in words, by the first that applies.
+
+    Args:
+        model: two units, trained; the second has one output.
+    """
+    weight = model[1].weight.detach()[0]
+    if interpolation_error < DRAFT_THRESHOLD:
+        return "fits the range of training, and no other"
+    if weight.min() < -0.1:
+        return "divides: a second weight is below -0.1"
+    if weight.abs().min() < 0.1:
+        return "leaves a factor out: a second weight is within 0.1 of 0"
+    return "something else"
 
 
 class Estimate(NamedTuple):
@@ -228,6 +246,60 @@ def t_mean(values) -> Estimate:
         return Estimate(mean, math.nan, math.nan)
     half = stats.t.ppf(0.975, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
     return Estimate(mean, mean - half, mean + half)
+
+
+def sparsity_mean(values) -> Estimate:
+    """The mean of sparsity errors, with the interval of ``beta_mean``.
+
+    Unconstrained weights may be further than 1/2 from 0 and ±1: then it is a t interval.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if len(x) and x.max() > 0.5:
+        return t_mean(x)
+    _, low, high = beta_mean(x)
+    return Estimate(t_mean(x).value, low, high)
+
+
+def summary(table: pd.DataFrame, by: Sequence[str] = ("operation", "model")) -> pd.DataFrame:
+    """The three measures of each group of a sweep's rows, in the order they come in.
+
+    Columns: those of ``by``, ``runs``, ``iterations`` and, each also with ``_low`` and
+    ``_high`` for the ends of its 95 % interval, ``success_rate``, ``solved_at`` and
+    ``sparsity_error``, the last two means over solved runs and NaN where there are none;
+    ``solved_at_median``; ``seconds``, the mean of a run.
+    """
+    rows = []
+    for values, group in table.groupby(list(by), sort=False):
+        solved = group[group.solved]
+        estimates = {
+            "success_rate": wilson(len(solved), len(group)),
+            "solved_at": gamma_mean(solved.solved_at),
+            "sparsity_error": sparsity_mean(solved.sparsity_error),
+        }
+        row = {**dict(zip(by, values, strict=True)), "runs": len(group)}
+        row["iterations"] = group.iterations.max()
+        for name, (value, low, high) in estimates.items():
+            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        row |= {"solved_at_median": solved.solved_at.median(), "seconds": group.seconds.mean()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def disagreements(ours: pd.Series, published: pd.Series) -> list[str]:
+    """The measures of which a published value and ours differ beyond chance.
+
+    Success rates: Fisher's exact test on both numbers of runs, below 0.05. Solved at and
+    sparsity error: the published value is outside of our 95 % interval, which one of six would
+    be by chance if both are means over as many runs; no interval, no disagreement.
+    """
+    counts = [[round(row.success_rate * row.runs), row.runs] for row in (ours, published)]
+    table = [[solved, runs - solved] for solved, runs in counts]
+    differ = ["success rate"] if stats.fisher_exact(table).pvalue < 0.05 else []
+    for name, word in (("solved_at", "solved at"), ("sparsity_error", "sparsity error")):
+        value = published[name]
+        if value < ours[f"{name}_low"] or value > ours[f"{name}_high"]:
+            differ.append(word)
+    return differ
 
 
 def _interval(profile, best: float, n: int, lowest: float, highest: float) -> tuple[float, float]:

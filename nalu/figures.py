@@ -14,6 +14,8 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from mpl_toolkits.mplot3d import Axes3D
 from torch import Tensor
 
+from .tables import model_label
+from .tasks.arithmetic import Arithmetic
 from .units import Constrained
 
 # An almost black ink on an almost white paper. That is what figures look like in a notebook;
@@ -204,3 +206,117 @@ def signal_plot(ax: Axes, sizes: np.ndarray, label: str, style: str) -> None:
     layers = np.arange(sizes.shape[1])
     (line,) = ax.plot(layers, middle, style, markersize=4, label=label)
     ax.fill_between(layers, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
+
+
+# The three models of a · b, told apart by colour, marker and line.
+MODEL_STYLES = {
+    "NACMul": ("C0", "o", "-"), "NALU": ("C1", "s", "--"), "NMU": ("C2", "^", "-."),
+    "NAC": ("C0", "o", "-"), "NAU": ("C2", "^", "-."), "Linear": ("C4", "D", ":"),
+}  # fmt: skip
+
+
+def task_schematic(ax: Axes, task: Arithmetic, offset: int) -> None:
+    """Figure 3: the inputs of a task, which of them are summed to a and to b, and the target."""
+    (a0, a1), (b0, b1) = task.subsets(offset)
+    n, middle = task.input_size, task.input_size / 2
+    edges = {"edgecolor": INK, "linewidth": 0.4}
+    ax.bar(np.arange(n), 1, 1, align="edge", color="none", **edges)
+    for (begin, end), name, side, colour in (
+        ((a0, a1), "a", 1, "C0"), ((b0, b1), "b", -1, "C1")
+    ):  # fmt: skip
+        edge, sum_at = (1.15, 4.2) if side > 0 else (-0.15, -3.2)
+        centre = (begin + end) / 2
+        ax.barh(edge + 0.1 * side, end - begin, 0.2, begin, color=colour)
+        for column in range(begin, end):
+            ends = [edge + 0.2 * side, sum_at]
+            ax.plot([column + 0.5, centre], ends, color=colour, linewidth=0.5)
+        label = rf"${name} = \sum x_i$, {end - begin} inputs"
+        ax.plot(centre, sum_at, "o", color=colour, markersize=9)
+        ax.text(centre - n / 40, sum_at + 0.4 * side, label, ha="right", va="center")
+        ax.plot([centre, n * 1.12], [sum_at, 0.5], color=INK, linewidth=1)
+    shared = max(a0, b0), min(a1, b1)
+    if shared[0] < shared[1]:
+        ax.bar(shared[0], 1, shared[1] - shared[0], align="edge", color="0.5", alpha=0.4)
+        ax.text(sum(shared) / 2, 0.5, f"{shared[1] - shared[0]}", ha="center", va="center")
+    sign = {"add": "a + b", "sub": "a - b", "mul": r"a \cdot b", "div": "a / b"}
+    ax.text(n * 1.13, 0.5, f"$t = {sign.get(task.operation, task.operation)}$", va="center")
+    ax.text(middle, -4.4, f"{n} inputs, subsets from input {a0 + 1} on", ha="center", va="top")
+    ax.set(xlim=(-1, n * 1.3), ylim=(-5.5, 5.2))
+    ax.set_axis_off()
+
+
+def run_curves(ax: Axes, curves: pd.DataFrame, solved: set[int], limit: float) -> None:
+    """Extrapolation errors of all runs of a model: those of solved seeds over the others."""
+    for seed, curve in curves.groupby("seed"):
+        well = seed in solved
+        colour, width, order = ("C0", 0.6, 2) if well else ("C1", 0.6, 1)
+        ax.plot(
+            curve.step / 1000, curve.extrapolation_error, color=colour, linewidth=width,
+            alpha=0.5, zorder=order, rasterized=True,
+        )  # fmt: skip
+    ax.axhline(limit, color=INK, linewidth=1, linestyle="--")
+    ax.set(yscale="log", xlabel="step / 1000")
+
+
+def rate_strip(ax: Axes, rates: dict[str, np.ndarray], published: dict[str, float]) -> None:
+    """Success rates of many sets of seeds, a row a model, with what the paper printed."""
+    for place, (model, values) in enumerate(rates.items()):
+        colour, *_ = MODEL_STYLES[model]
+        found, counts = np.unique(values, return_counts=True)
+        ax.bar(
+            100 * found, 0.85 * counts / counts.max(), 0.8, bottom=place, color=colour, linewidth=0
+        )
+        ax.plot(100 * published[model], place - 0.09, "^", color=INK, markersize=8)
+    ax.set(
+        yticks=np.arange(len(rates)) + 0.3,
+        yticklabels=[model_label(model) for model in rates],
+        xlim=(0, 100),
+        ylim=(-0.25, len(rates)),
+        xlabel="success rate of a set of seeds, %",
+    )
+
+
+def boundary_plot(
+    axes: tuple[Axes, Axes, Axes], ours: pd.DataFrame, published: pd.DataFrame, parameter: str
+) -> None:
+    """Figures 4 to 6: success rate, solved at and sparsity error over one parameter.
+
+    Args:
+        ours: rows of ``evaluation.summary`` by ``parameter`` and model.
+        published: rows of ``published.figure``, drawn hollow.
+    """
+    measures = (("success_rate", 1.0), ("solved_at", 1e6), ("sparsity_error", 1.0))
+    for ax, (measure, unit) in zip(axes, measures, strict=True):
+        for model, group in ours.groupby("model", sort=False):
+            colour, marker, line = MODEL_STYLES[model]
+            x, y = group[parameter], group[measure] / unit
+            ends = [y - group[f"{measure}_low"] / unit, group[f"{measure}_high"] / unit - y]
+            ax.errorbar(
+                x, y, ends, color=colour, marker=marker, linestyle=line, markersize=5,
+                capsize=2, linewidth=1.2, elinewidth=0.8, label=model_label(model),
+            )  # fmt: skip
+            theirs = published[published.model == model]
+            ax.plot(
+                theirs.x, theirs[measure] / unit, marker, color=colour, markersize=9,
+                markerfacecolor="none", linestyle="none",
+            )  # fmt: skip
+        ax.set(xlabel=parameter.replace("_", " "))
+    axes[0].set(ylabel="success rate", ylim=(-0.05, 1.05))
+    axes[1].set(ylabel="solved at, million steps", ylim=(0, None))
+    axes[2].set(ylabel="sparsity error", yscale="log")
+    axes[1].legend(*axes[0].get_legend_handles_labels(), loc="best")
+
+
+def threshold_plot(ax: Axes, errors: dict[str, np.ndarray], limits: dict[str, float]) -> None:
+    """Success rate of each model as a function of the threshold, with those that were used."""
+    for model, values in errors.items():
+        colour, _, line = MODEL_STYLES[model]
+        x = np.sort(np.nan_to_num(values, nan=np.inf))
+        y = np.arange(1, len(x) + 1) / len(x)
+        known = np.isfinite(x)
+        label = model_label(model)
+        ax.step(x[known], y[known], line, where="post", color=colour, label=label)
+    for name, limit in limits.items():
+        ax.axvline(limit, color="0.5", linewidth=1)
+        ax.text(limit, 1.03, name, rotation=45, ha="left", va="bottom", fontsize="small")
+    ax.set(xscale="log", ylim=(0, 1.02), xlabel="threshold on the extrapolation error")

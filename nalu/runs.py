@@ -8,20 +8,21 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from .evaluation import score
-from .store import Record, Store, default_store, device_name, provenance
+from .store import Record, Store, default_store, provenance, without_curve
 from .training import cpu, cuda, reference
 from .training.run import Run
 
 ENGINES = {"cuda": cuda, "cpu": cpu, "reference": reference}  # the fastest first
+CURVES = 100  # seeds whose learning curves are recorded with the project: those of the paper
 SIDE_BY_SIDE = {"cuda": 1_024, "reference": 50}  # runs that an engine trains at once
 
 
@@ -49,12 +50,14 @@ def engine_for(run: Run, engine: str = "auto") -> str:
 def compute(runs: Sequence[Run], engine: str, tick=lambda steps: None) -> list[Record]:
     """Train runs that go together on an engine; what a worker does."""
     device = "cuda" if engine != "cpu" and torch.cuda.is_available() else "cpu"
-    begin = time.perf_counter()
+    # The cpu engine keeps one core: what it took of it, whatever else ran there.
+    clock = time.thread_time if engine == "cpu" else time.perf_counter
+    begin = clock()
     logs = ENGINES[engine].train(runs, tick)
-    seconds = (time.perf_counter() - begin) / len(runs)
-    where = provenance(device_name(device), seconds)
+    seconds = (clock() - begin) / len(runs)
+    where = provenance(device)
     return [
-        Record.of(run, engine, log, score(run, log), where)
+        Record.of(run, engine, log, score(run, log)._asdict(), where, seconds)
         for run, log in zip(runs, logs, strict=True)
     ]
 
@@ -88,7 +91,8 @@ def sweep(
 
     Args:
         specs: runs, for example from ``nalu.experiments``; equal ones are computed once.
-        engine: "cuda", "cpu", "reference", or "auto" for the fastest that serves each run.
+        engine: "cuda", "cpu", "reference", or "auto" for the fastest that serves each run and
+            any engine's records.
         store: a ``Store`` or a folder; the runs recorded with the project and the reader's
             cache if None.
         client: a Dask client or anything else with ``submit(function, *arguments)`` that
@@ -99,14 +103,8 @@ def sweep(
         ValueError: an engine that does not exist, or does not serve a run.
     """
     runs = list(specs)
-    store = store_of(store)
-    found, missing = _look_up(runs, engine, store)
-    with Progress(missing, len(set(runs)), progress) as bar:
-        for record in _computed(missing, client, bar):
-            store.put(record)
-            found[record.key] = replace(record, packed="")  # rows need no logs
-            bar.finished(record)
-    return pd.DataFrame([row(run, found[run.key(name)]) for run, name in _named(runs, engine)])
+    found = _found(runs, engine, store_of(store), client, progress)
+    return pd.DataFrame([row(run, found[run]) for run in runs])
 
 
 def learning_curves(
@@ -116,17 +114,33 @@ def learning_curves(
     client=None,
     progress: bool = True,
 ) -> pd.DataFrame:
-    """What ``sweep`` logged: one row per run and evaluation, with the MSEs and sparsity error."""
-    runs, store = list(specs), store_of(store)
-    sweep(runs, engine, store, client, progress)
-    found, _ = _look_up(runs, engine, store)
+    """How runs went: one row per run and evaluation kept, with the MSEs and sparsity error.
+
+    A long run's curve is thinned (``nalu.store.kept_rows``).
+    """
+    runs = list(specs)
+    found = _found(runs, engine, store_of(store), client, progress, with_curve=True)
     columns = ["step", "interpolation_error", "extrapolation_error", "sparsity_error"]
     tables = []
-    for run, name in _named(runs, engine):
-        table = pd.DataFrame(found[run.key(name)].log, columns=columns).astype({"step": "int64"})
+    for run in runs:
+        table = pd.DataFrame(found[run].curve, columns=columns).astype({"step": "int64"})
         labels = labels_of(run)
         tables.append(table.assign(**labels)[[*labels, *columns]])
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+def trained_models(specs: Iterable[Run], engine: str = "auto") -> list[nn.Sequential]:
+    """The models of runs with the parameters they end with: computed now and not kept."""
+
+    def trained(run: Run) -> nn.Sequential:
+        (log,) = ENGINES[engine_for(run, engine)].train([run])
+        model = run.build()
+        parameters = torch.from_numpy(log.parameters)
+        nn.utils.vector_to_parameters(parameters, model.parameters())
+        return model
+
+    with ThreadPoolExecutor(cores()) as pool:
+        return list(pool.map(trained, specs))
 
 
 def store_of(store: Store | str | Path | None) -> Store:
@@ -135,22 +149,32 @@ def store_of(store: Store | str | Path | None) -> Store:
     return store if isinstance(store, Store) else Store(store)
 
 
-def _named(runs: Iterable[Run], engine: str) -> Iterable[tuple[Run, str]]:
-    return ((run, engine_for(run, engine)) for run in runs)
+def in_store(run: Run, engine: str, store: Store, with_curve: bool = False) -> Record | None:
+    """The record of a run, with engine "auto" that of any engine."""
+    names = ENGINES if engine == "auto" else [engine]
+    records = (store.get(run.key(name), with_curve) for name in names)
+    return next(filter(None, records), None)
 
 
-def _look_up(
-    runs: Iterable[Run], engine: str, store: Store
-) -> tuple[dict[str, Record], dict[str, list[Run]]]:
-    """Records in the store by key, and the runs that are not there by engine."""
-    found, missing = {}, {}
-    for run, name in _named(dict.fromkeys(runs), engine):
-        record = store.get(run.key(name))
-        if record is None:
-            missing.setdefault(name, []).append(run)
-        else:
-            found[record.key] = record
-    return found, missing
+def _found(runs, engine, store, client, progress, with_curve=False) -> dict[Run, Record]:
+    """The records of runs, from the store or computed and added to it."""
+    runs = dict.fromkeys(runs)
+    engines = {run: engine_for(run, engine) for run in runs}
+    found = {run: in_store(run, engine, store, with_curve) for run in runs}
+    missing: dict[str, list[Run]] = {}
+    for run in runs:
+        if found[run] is None:
+            missing.setdefault(engines[run], []).append(run)
+    with Progress(missing, len(runs), progress) as bar:
+        for record in _computed(missing, client, bar):
+            store.add([record])
+            found[run_of(record)] = record
+            bar.finished(record)
+    return found
+
+
+def run_of(record: Record) -> Run:
+    return Run.from_specification({**record.specification, "seed": record.seed})
 
 
 def _computed(missing: dict[str, list[Run]], client, bar: Progress):
@@ -174,7 +198,7 @@ def _computed(missing: dict[str, list[Run]], client, bar: Progress):
             future.add_done_callback(done.put)
         for _ in tasks:
             future = done.get()
-            futures.discard(future)  # and with it the logs it holds
+            futures.discard(future)  # and with it what it holds
             records = future.result()
             if client:
                 bar.advance(sum(map(steps_of, records)))
@@ -255,31 +279,62 @@ def row(run: Run, record: Record) -> dict:
     """One row of a sweep."""
     return {
         **labels_of(run),
-        **record.score._asdict(),
+        **record.score,
         "diverged_at": np.nan if record.diverged_at is None else record.diverged_at,
         "engine": record.engine,
         "device": record.provenance["device"],
-        "seconds": record.provenance["seconds"],
+        "seconds": record.seconds,
         "key": record.key,
     }
 
 
-def verify(store: Store, sample: int, seed: int = 0) -> pd.DataFrame:
+def record(specs: Iterable[Run], engine: str = "auto", store: Store | None = None) -> pd.DataFrame:
+    """Add runs of the reader's cache to those recorded with the project, which stay as they are.
+
+    Seeds of ``CURVES`` and above leave their learning curves behind. The table has a row for
+    each run, whose ``result`` is "recorded", "was recorded", "not computed", or "uncommitted"
+    for one that code computed that no commit has.
+    """
+    store = store or default_store()
+    cache, recorded = Store(store.folder), Store(store.recorded[0])
+    new, rows = [], []
+    for run in dict.fromkeys(specs):
+        found = in_store(run, engine, cache)
+        if in_store(run, engine, recorded):
+            result = "was recorded"
+        elif found is None:
+            result = "not computed"
+        elif not found.provenance["commit"] or "dirty" in found.provenance["commit"]:
+            result = "uncommitted"
+        else:
+            result = "recorded"
+            new.append(found if run.seed < CURVES else without_curve(found))
+        rows.append({**labels_of(run), "result": result})
+    recorded.add(new)
+    return pd.DataFrame(rows)
+
+
+def verify(store: Store, sample: int, seed: int = 0, iterations: int | None = None) -> pd.DataFrame:
     """Compute a random sample of the records in a store again and compare.
 
     The result of a run is "identical", or has the "same score" (solved or not, and solved at
     within a tenth), as another type of machine may round differently, or is "different".
+    ``iterations``, if given, leaves out longer runs.
     """
-    keys = np.array(sorted(store.keys()), dtype=object)
-    drawn = np.random.default_rng(seed).permutation(keys)[:sample]
+    drawn = np.random.default_rng(seed).permutation(np.array(sorted(store.keys()), dtype=object))
     compared = []
-    for record in filter(None, map(store.get, drawn)):
-        run = Run.from_specification(record.specification)
-        again = compute([run], record.engine)[0]
-        close = np.isclose(again.score.solved_at, record.score.solved_at, rtol=0.1, equal_nan=True)
-        same = close and again.score.solved == record.score.solved
-        result = "identical" if again.packed == record.packed else "same score" if same else None
+    for kept in filter(None, map(store.get, drawn)):
+        if len(compared) == sample:
+            break
+        run = run_of(kept)
+        if iterations is not None and run.iterations > iterations:
+            continue
+        again = compute([run], kept.engine)[0]
+        old, new = (r.score["solved_at"] for r in (kept, again))
+        close = np.isclose(new, old, rtol=0.1, equal_nan=True)
+        same = close and again.score["solved"] == kept.score["solved"]
+        result = "identical" if again.digest == kept.digest else "same score" if same else None
         labels = {name: labels_of(run)[name] for name in ("protocol", "model", "operation", "seed")}
-        solved_at = {"solved_at": record.score.solved_at, "solved_at_again": again.score.solved_at}
-        compared.append({**labels, **solved_at, "result": result or "different", "key": record.key})
+        scores = {"solved_at": old, "solved_at_again": new, "seconds": again.seconds}
+        compared.append({**labels, **scores, "result": result or "different", "key": kept.key})
     return pd.DataFrame(compared)

@@ -1,8 +1,10 @@
-"""Where finished runs are kept: one file each, never changed, never trusted unchecked.
+"""Where finished runs are kept: text files that are only added to, and never trusted unchecked.
 
-A record is a text file named after the run's key: JSON with the specification, the engine, the
-score, where and when it was computed, and the log, the whole under a checksum. The runs that
-come with the project and those of a reader's own cache have this one format.
+A file holds the records of one kind of run, which differ in their seeds only: JSON, one line a
+record. A line without a seed is what the records after it share: engine, specification, and
+with what they were computed. A record has its score and seconds, a digest of its whole log, its
+learning curve unless that was left out, and a checksum. The runs that come with the project and
+those of a reader's own cache have this one format.
 """
 
 from __future__ import annotations
@@ -13,23 +15,21 @@ import json
 import os
 import platform
 import subprocess
-import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .evaluation import Score
-from .training.run import Log, Run
-
 RECORDED = Path(__file__).parents[1] / "data" / "runs"  # comes with the project
+EVENLY, LAST = 200, 100  # evaluations of a learning curve: over the whole run, and at its end
 
 
 class DamagedRecord(UserWarning):
@@ -47,6 +47,11 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def device_name(device: str) -> str:
+    """The processor or graphics card behind a torch device, in words."""
+    return torch.cuda.get_device_name() if device == "cuda" else processor()
+
+
 @lru_cache
 def commit() -> str:
     """The commit of this code, "…-dirty" if changed since, or "" outside of a checkout."""
@@ -60,75 +65,115 @@ def commit() -> str:
     return done.stdout.strip()
 
 
-def provenance(device: str, seconds: float) -> dict:
-    """Where, when and with what a run was computed."""
+def provenance(device: str) -> dict:
+    """Where, when and with what runs are computed."""
     packages = {name: version(name) for name in ("torch", "numpy", "numba")}
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    where = {"device": device, "seconds": seconds, "date": now, "commit": commit()}
-    return {**where, **packages}
+    today = datetime.now(UTC).date().isoformat()
+    return {"device": device_name(device), "date": today, "commit": commit(), **packages}
 
 
 @dataclass(frozen=True)
 class Record:
     """A finished run as it is kept."""
 
-    key: str
+    kind: str  # of ``Run.kind``
+    seed: int
     engine: str
-    specification: dict
-    score: Score
-    diverged_at: int | None
+    specification: dict  # but for the seed
     provenance: dict
-    packed: str  # the log: float32 rows, compressed, as text
+    score: dict
+    diverged_at: int | None
+    seconds: float  # of one core, or of the device, for this run
+    digest: str  # of the whole log
+    packed: str  # the learning curve: float32 rows, compressed, as text; or ""
 
     @classmethod
-    def of(cls, run: Run, engine: str, log: Log, score: Score, provenance: dict) -> Record:
-        table = np.column_stack([log.step, log.interpolation, log.extrapolation, log.sparsity])
+    def of(cls, run, engine: str, log, score: dict, provenance: dict, seconds: float) -> Record:
+        """The record of a finished run and its log, a ``Run`` and ``Log`` or their like."""
+        specification = json.loads(json.dumps(run.specification()))  # tuples are lists there
+        table = log.table()
         return cls(
-            run.key(engine),
+            run.kind(engine),
+            specification.pop("seed"),
             engine,
-            run.specification(),
+            specification,
+            provenance,
             score,
             log.diverged_at,
-            provenance,
-            pack(table),
+            seconds,
+            hashlib.sha256(table.tobytes()).hexdigest()[:16],
+            pack(table[kept_rows(table, score)]),
         )
 
     @property
-    def log(self) -> np.ndarray:
-        """(evaluations, 4) float32: step, the MSEs inside and outside, sparsity error."""
-        return np.frombuffer(zlib.decompress(base64.b85decode(self.packed)), "<f4").reshape(-1, 4)
+    def key(self) -> str:
+        return f"{self.kind}-{self.seed}"
 
-    def to_text(self) -> str:
-        content = {**vars(self), "score": self.score._asdict()}
-        return json.dumps({**content, "checksum": checksum(content)}, indent=1)
+    @property
+    def curve(self) -> np.ndarray:
+        """Evaluations, at most ``EVENLY + LAST`` and a few, of those that ``Log.table`` has."""
+        flat = np.frombuffer(zlib.decompress(base64.b85decode(self.packed)), "<f4")
+        columns = int(flat[0])
+        return flat[1:].reshape(-1, columns)
+
+    def shared(self) -> dict:
+        """What a file says once for many records."""
+        names = ("engine", "specification", "provenance")
+        return {name: getattr(self, name) for name in names}
+
+    def own(self) -> dict:
+        """What a file says of this record."""
+        names = ("seed", "score", "diverged_at", "seconds", "digest", "packed")
+        content = {name: getattr(self, name) for name in names}
+        content = {name: value for name, value in content.items() if value not in (None, "")}
+        return {**content, "checksum": checksum(self.shared(), content)}
 
     @classmethod
-    def from_text(cls, text: str, key: str) -> Record:
-        """The record in a text.
+    def from_lines(cls, kind: str, shared: dict, own: dict) -> Record:
+        """The record that two lines of a file describe.
 
         Raises:
-            ValueError: the text is not a whole record, not unchanged, or not that of this key.
+            ValueError: they are not the whole record, or not unchanged.
         """
-        content = json.loads(text)
-        if not isinstance(content, dict) or content.pop("checksum", None) != checksum(content):
+        content = dict(own)
+        if content.pop("checksum", None) != checksum(shared, content):
             raise ValueError("its checksum does not fit")
-        if content["key"] != key:
-            raise ValueError(f"it is the record of {content['key']}")
-        return cls(**{**content, "score": Score(**content["score"])})
+        return cls(kind=kind, **shared, **{"diverged_at": None, "packed": "", **content})
 
 
-def pack(log: np.ndarray) -> str:
-    """A log, (evaluations, 4), as ``Record`` keeps it; what exceeds float32 becomes ∞."""
-    with np.errstate(over="ignore"):
-        return base64.b85encode(zlib.compress(log.astype("<f4").tobytes(), 9)).decode()
+def checksum(*content: dict) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def checksum(content: dict) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def kept_rows(table: np.ndarray, score: dict) -> np.ndarray:
+    """Which evaluations of a log, (evaluations, columns), make its learning curve.
+
+    Evenly spaced ones; the last, that of the least validation error and that of the least among
+    the last, which other rules of scoring read; and where the run was solved.
+    """
+    rows = len(table)
+    if not rows:
+        return np.arange(0)
+    stride = -(-rows // (EVENLY + 1))
+    begin = max(rows - LAST, 0)
+    errors = np.where(np.isnan(table[:, 1]), np.inf, table[:, 1])
+    least = [np.argmin(errors), begin + np.argmin(errors[begin:])]
+    solved_at = np.flatnonzero(table[:, 0] == score.get("solved_at"))
+    return np.unique(
+        np.concatenate([np.arange(0, rows, stride), np.arange(begin, rows), least, solved_at])
+    ).astype(int)
+
+
+def pack(table: np.ndarray) -> str:
+    """A learning curve, (evaluations, columns) float32, as ``Record`` keeps it."""
+    flat = np.concatenate([[table.shape[1]], table.ravel()]).astype("<f4")
+    return base64.b85encode(zlib.compress(flat.tobytes(), 9)).decode()
 
 
 class Store:
-    """Finished runs by key, in a folder that is written to and others that are only read.
+    """Finished runs by key, in a folder that is added to and others that are only read.
+
+    A file is read once, when it is first asked for.
 
     Args:
         folder: of new records; made when the first is written.
@@ -138,54 +183,82 @@ class Store:
     def __init__(self, folder: str | Path, recorded: Sequence[str | Path] = ()):
         self.folder = Path(folder)
         self.recorded = [Path(path) for path in recorded]
+        self._known: dict[Path, dict[int, Record]] = {}
 
-    def get(self, key: str) -> Record | None:
-        """The record of a key, or None. A damaged record is warned about, not used."""
+    def get(self, key: str, with_curve: bool = False) -> Record | None:
+        """The record of a key, or None. A damaged record is warned about, not used.
+
+        ``with_curve`` asks for one that has its learning curve.
+        """
+        kind, _, seed = key.rpartition("-")
         for folder in (*self.recorded, self.folder):
-            path = folder / f"{key}.json"
-            try:
-                return Record.from_text(path.read_text(encoding="utf-8"), key)
-            except FileNotFoundError:
-                continue
-            except (ValueError, KeyError, TypeError) as reason:
-                warnings.warn(
-                    f"{path} is damaged and not used ({reason}): delete it, or let a sweep "
-                    "compute the run again",
-                    DamagedRecord,
-                    stacklevel=2,
-                )
+            record = self._records(folder / f"{kind}.jsonl").get(int(seed))
+            if record and (record.packed or not with_curve):
+                return record
         return None
 
-    def put(self, record: Record) -> None:
-        """Write a record, whole or not at all."""
+    def add(self, records: Sequence[Record]) -> None:
+        """Append records, those of a kind in one write."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder / f"{record.key}.{os.getpid()}-{threading.get_ident()}.part"
-        try:
-            with unfinished.open("w", encoding="utf-8") as file:
-                file.write(record.to_text())
-                file.flush()
+        for kind, group in groupby(records, lambda record: record.kind):
+            path, lines = self.folder / f"{kind}.jsonl", []
+            known, shared = self._records(path), None
+            for record in group:
+                if record.shared() != shared:
+                    shared = record.shared()
+                    lines.append(json.dumps(shared))
+                lines.append(json.dumps(record.own()))
+                known[record.seed] = record
+            # A line begins with its newline: one that was cut short cannot reach the next.
+            with path.open("ab", buffering=0) as file:
+                file.write("".join(f"\n{line}" for line in lines).encode())
                 os.fsync(file.fileno())
-            os.replace(unfinished, self.folder / f"{record.key}.json")
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
 
     def keys(self) -> Iterator[str]:
-        """The keys of all records, damaged ones among them, each once."""
+        """The keys of all records, each once."""
         seen = set()
         for folder in (*self.recorded, self.folder):
-            for path in sorted(folder.glob("*.json")):
-                if path.stem not in seen:
-                    seen.add(path.stem)
-                    yield path.stem
+            for path in sorted(folder.glob("*.jsonl")):
+                keys = [f"{path.stem}-{seed}" for seed in sorted(self._records(path))]
+                yield from (key for key in keys if key not in seen)
+                seen.update(keys)
+
+    def _records(self, path: Path) -> dict[int, Record]:
+        if path not in self._known:
+            self._known[path] = dict(_read(path)) if path.is_file() else {}
+        return self._known[path]
+
+
+def _read(path: Path) -> Iterator[tuple[int, Record]]:
+    """The seeds and records of a file, with a warning for each line that is damaged."""
+    shared: dict = {}
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line:
+            continue
+        try:
+            content = json.loads(line)
+            if not isinstance(content, dict):
+                raise ValueError("it is no JSON object")
+            if "seed" not in content:
+                shared = content
+                continue
+            record = Record.from_lines(path.stem, shared, content)
+        except (ValueError, KeyError, TypeError) as reason:
+            warnings.warn(
+                f"line {number} of {path} is damaged and not used ({reason}): delete the line; "
+                "a sweep computes the run again",
+                DamagedRecord,
+                stacklevel=4,
+            )
+        else:
+            yield record.seed, record
+
+
+def without_curve(record: Record) -> Record:
+    return replace(record, packed="")
 
 
 def default_store() -> Store:
     """The runs recorded with the project, and $NALU_CACHE or ~/.cache/nalu for new ones."""
     cache = os.environ.get("NALU_CACHE") or Path.home() / ".cache" / "nalu"
     return Store(Path(cache) / "runs", [RECORDED])
-
-
-def device_name(device: str) -> str:
-    """The processor or graphics card behind a torch device, in words."""
-    return torch.cuda.get_device_name() if device == "cuda" else processor()

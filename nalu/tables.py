@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import pandas as pd
 from IPython.display import display
 from myst_nb import glue as _glue
+
+from .evaluation import disagreements
+from .units import unit_named
+
+OPERATION_SIGNS = {
+    "add": "$a + b$", "sub": "$a - b$", "mul": "$a \\cdot b$",
+    "div": "$a / b$", "sqrt": "$\\sqrt{a}$", "square": "$a^2$",
+}  # fmt: skip
 
 
 def show_table(frame: pd.DataFrame, name: str, caption: str, floatfmt: str = ".3g") -> None:
@@ -27,3 +37,78 @@ def show_table(frame: pd.DataFrame, name: str, caption: str, floatfmt: str = ".3
 def glue(name: str, value: float | int) -> None:
     """Keep a number for the text of the book: {glue:text}`name:.2f` writes it there."""
     _glue(name, int(value) if isinstance(value, int) else float(value), display=False)
+
+
+def model_label(model: str) -> str:
+    """A model as the paper's tables call it: NAC₊, NAC•, NALU (separate) …"""
+    name, _, variant = model.partition(" ")
+    return " ".join(filter(None, [unit_named(name).label, variant]))
+
+
+def percent(row: pd.Series) -> str:
+    """A success rate, with its interval where there is one: 94 % [88, 97]."""
+    text = f"{100 * row.success_rate:.3g} %"
+    if "success_rate_low" not in row or math.isnan(row.success_rate_low):
+        return text
+    return f"{text} [{100 * row.success_rate_low:.3g}, {100 * row.success_rate_high:.3g}]"
+
+
+def measure(row: pd.Series, name: str, scale: float | None = None) -> str:
+    """A mean with its interval where there is one, divided by ``scale``, or a dash.
+
+    Without a scale it is written as the paper writes small numbers: 3.0 [2.3, 3.9] ×10⁻⁶.
+    """
+    if name not in row or math.isnan(row[name]):
+        return "—"
+    exponent = 0
+    if scale is None and row[name] > 0:
+        exponent = math.floor(math.log10(row[name]))
+        exponent *= exponent < -1
+    parts = [row[name], row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)]
+    digits = ".3g" if scale else ".1f" if exponent else ".2g"
+    value, low, high = (rounded(p / (scale or 10**exponent), digits) for p in parts)
+    interval = "" if math.isnan(parts[1]) else f" [{low}, {high}]"
+    power = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{value}{interval}" + (f" ×10{power}" if exponent else "")
+
+
+def rounded(value: float, digits: str) -> str:
+    """A number to so many digits, in thousands of them with commas and not as a power of ten."""
+    return f"{float(f'{value:{digits}}'):,g}" if abs(value) >= 100 else f"{value:{digits}}"
+
+
+def provenance_line(table: pd.DataFrame) -> str:
+    """Seeds, steps, engine and device of a sweep's rows, and what a run took, in words."""
+    seeds = table.groupby(["operation", "model"]).size().unique()
+    steps = sorted({f"{iterations:,}" for iterations in table.iterations})
+    seconds = table.groupby("model").seconds.mean()
+    took = " to ".join(dict.fromkeys(f"{s:.2g}" for s in (seconds.min(), seconds.max())))
+    return (
+        f"{' or '.join(map(str, sorted(seeds)))} seeds each, {' or '.join(steps)} steps; "
+        f"engine {' and '.join(table.engine.unique())} on {' and '.join(table.device.unique())}, "
+        f"{took} s a run."
+    )
+
+
+def comparison(ours: pd.DataFrame, published: pd.DataFrame, paper: str = "paper") -> pd.DataFrame:
+    """Rows of ``evaluation.summary``, and under each the published one, as text.
+
+    The last column names the measures that differ beyond chance, by
+    ``evaluation.disagreements``.
+    """
+    rows = []
+    keys = ["operation", "model"]
+    for _, mine in ours.iterrows():
+        theirs = published[(published[keys] == mine[keys]).all(axis=1)]
+        name = f"{OPERATION_SIGNS[mine.operation]}, {model_label(mine.model)}"
+        rows.append([name, "here", *measures(mine), ""])
+        for _, printed in theirs.iterrows():
+            differ = ", ".join(disagreements(mine, printed)) or "nothing"
+            rows.append(["", paper, *measures(printed), differ])
+    columns = ["model", "", "success rate", "solved at, 1000 steps", "sparsity error", "differs"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def measures(row: pd.Series) -> list[str]:
+    """The three measures of a row of ``evaluation.summary`` as text."""
+    return [percent(row), measure(row, "solved_at", 1000), measure(row, "sparsity_error")]

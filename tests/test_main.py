@@ -22,7 +22,7 @@ def test_sweep_computes_prints_and_writes(tmp_path, capsys):
     assert "success_rate" in capsys.readouterr().out
     table = pd.read_csv(output)
     runs = simple_multiplication(seeds=range(3), models=["NMU"], iterations=2000)
-    assert list(table.key) == [run.key("cpu") for run in runs]
+    assert list(table.key) == [f"{run.kind('cpu')}-{run.seed}" for run in runs]
 
 
 def test_it_is_a_module():
@@ -59,13 +59,18 @@ def test_verify_tells_a_recorded_run_from_a_forged_one(tmp_path, capsys):
     assert main(command) == 0
     assert capsys.readouterr().out.count("identical") == 2
     store = Store(tmp_path)
-    honest = store.get(runs[0].key("cpu"))
-    forged = honest.score._replace(solved=not honest.score.solved, solved_at=1.0)
-    store.put(
-        Record(**{**vars(honest), "score": forged, "packed": store.get(runs[1].key("cpu")).packed})
-    )
+    honest, other = (store.get(key) for key in list(store.keys()))
+    score = {**honest.score, "solved": not honest.score["solved"], "solved_at": 1.0}
+    store.add([Record(**{**vars(honest), "score": score, "digest": other.digest})])
     assert main(command) == 1
     assert "different" in capsys.readouterr().out
+
+
+def test_verify_can_leave_long_runs_out(tmp_path, capsys):
+    runs = simple_multiplication(seeds=[0], models=["NMU"], iterations=2000)
+    nalu.sweep([*runs, runs[0].but(iterations=3000)], store=tmp_path, progress=False)
+    assert main(["verify", "--iterations", "2000", "--store", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("identical") == 1
 
 
 def test_verify_of_nothing(tmp_path, capsys):

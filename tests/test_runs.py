@@ -14,7 +14,7 @@ from dask.distributed import Client, LocalCluster
 import nalu
 from nalu import runs
 from nalu.experiments import simple_multiplication, static_function
-from nalu.store import DamagedRecord, Store, default_store
+from nalu.store import DamagedRecord, Record, Store, default_store, without_curve
 from nalu.training.run import LAYERS
 from nalu.units import NAU
 
@@ -65,12 +65,12 @@ def test_labels_do_not_make_another_run(tmp_path, computed):
 
 def test_a_damaged_record_is_computed_again(tmp_path, computed):
     table = nalu.sweep(SHORT[:2], store=tmp_path, progress=False)
-    file = tmp_path / f"{table.key[0]}.json"
+    (file,) = tmp_path.iterdir()
     file.write_text(file.read_text(encoding="utf-8")[:-20], encoding="utf-8")
     computed.clear()
     with pytest.warns(DamagedRecord, match="is damaged and not used"):
         again = nalu.sweep(SHORT[:2], store=tmp_path, progress=False)
-    assert computed == SHORT[:1]
+    assert len(computed) == 1
     assert again.drop(columns="seconds").equals(table.drop(columns="seconds"))
 
 
@@ -131,6 +131,63 @@ def test_learning_curves(tmp_path):
     assert list(curves.seed) == [0] * 3 + [1] * 3
     final = nalu.sweep(SHORT[:1], store=tmp_path, progress=False)
     assert curves.extrapolation_error[:3].median() == pytest.approx(final.extrapolation_error[0])
+
+
+def test_a_curve_that_was_left_out_is_computed_again(tmp_path, computed):
+    nalu.sweep(SHORT[:2], store=tmp_path / "a", progress=False)
+    whole = Store(tmp_path / "a")
+    bare = Store(tmp_path / "b")
+    bare.add([without_curve(whole.get(key)) for key in list(whole.keys())])
+    computed.clear()
+    store = Store(tmp_path / "c", [tmp_path / "b"])
+    nalu.sweep(SHORT[:2], store=store, progress=False)
+    assert computed == []
+    curves = nalu.learning_curves(SHORT[:2], store=store, progress=False)
+    assert computed == SHORT[:2]
+    assert curves.equals(nalu.learning_curves(SHORT[:2], store=whole, progress=False))
+
+
+def test_auto_takes_the_record_of_any_engine(tmp_path, computed):
+    run = SHORT[0].but(iterations=10, evaluate_every=10)
+    slow = nalu.sweep([run], "reference", store=tmp_path, progress=False)
+    computed.clear()
+    assert nalu.sweep([run], store=tmp_path, progress=False).equals(slow)
+    assert computed == []
+    assert list(nalu.sweep([run], "cpu", store=tmp_path, progress=False).engine) == ["cpu"]
+
+
+def test_record_adds_committed_runs_and_leaves_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "CURVES", 1)
+    store = Store(tmp_path / "cache", [tmp_path / "recorded"])
+    nalu.sweep(SHORT[:2], store=tmp_path / "cache", progress=False)
+    cache = Store(tmp_path / "cache")
+    committed = {"device": "this", "date": "2026-01-01", "commit": "c0ffee"}
+    for seed in (0, 1):
+        old = runs.in_store(SHORT[seed], "cpu", cache)
+        cache.add([Record(**{**vars(old), "provenance": committed})])
+    nalu.sweep([SHORT[2]], store=tmp_path / "cache", progress=False)
+    dirty = Record(
+        **{**vars(runs.in_store(SHORT[2], "cpu", Store(tmp_path / "cache"))),
+           "provenance": {**committed, "commit": "c0ffee-dirty"}}
+    )  # fmt: skip
+    Store(tmp_path / "cache").add([dirty])
+    results = runs.record(SHORT[:4], store=store).result
+    assert list(results) == ["recorded", "recorded", "uncommitted", "not computed"]
+    assert list(runs.record(SHORT[:2], store=store).result) == ["was recorded"] * 2
+    kept = [runs.in_store(run, "cpu", Store(tmp_path / "recorded")) for run in SHORT[:3]]
+    assert [bool(record and record.packed) for record in kept] == [True, False, False]
+    assert kept[2] is None
+    (file,) = (tmp_path / "recorded").iterdir()
+    assert file.read_text(encoding="utf-8").count("c0ffee") == 1
+
+
+@pytest.mark.parametrize("protocol", ["draft", "final"])
+def test_a_row_of_plain_values_by_either_protocol(tmp_path, protocol):
+    specs = simple_multiplication(protocol, seeds=[0], models=["NMU"], iterations=1000)
+    first = nalu.sweep(specs, store=tmp_path, progress=False)
+    read = nalu.sweep(specs, store=tmp_path, progress=False)
+    assert read.equals(first)
+    assert read.solved.dtype == bool
 
 
 def test_an_empty_sweep_is_an_empty_table(tmp_path):
@@ -194,9 +251,8 @@ def test_ctrl_c_ends_a_sweep_at_once_and_loses_nothing_finished(tmp_path):
     assert time.monotonic() - begin < 10
     assert process.returncode != 0
     assert "KeyboardInterrupt" in shown
-    assert len(list(tmp_path.iterdir())) == 2
     finished = simple_multiplication(seeds=[0, 1], models=["NMU"], iterations=2000)
-    assert all(Store(tmp_path).get(run.key("cpu")) for run in finished)
+    assert all(runs.in_store(run, "cpu", Store(tmp_path)) for run in finished)
 
 
 def test_the_default_store_is_a_cache_beside_the_recorded_runs(tmp_path, monkeypatch):

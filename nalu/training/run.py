@@ -5,8 +5,10 @@ The specification lives with the engines because they read it; ``nalu.runs`` sto
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,10 +149,15 @@ class Run:
             fields[name] = kinds[values.pop("name")](**values)
         return cls(**{**fields, "layers": tuple(fields["layers"])})
 
+    def kind(self, engine: str) -> str:
+        """What this run and those with other seeds, from one engine, are filed under."""
+        seedless = copy.copy(self)
+        object.__setattr__(seedless, "seed", 0)
+        return _kind(seedless, engine)
+
     def key(self, engine: str) -> str:
         """The name of this run's result from one engine, the same on every machine."""
-        text = json.dumps({"engine": engine, **self.specification()}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:32]
+        return f"{self.kind(engine)}-{self.seed}"
 
     def build(self) -> nn.Sequential:
         """The model with its initial parameters, float32 on the CPU.
@@ -170,6 +177,17 @@ class Run:
 
 
 @lru_cache
+def _kind(run: Run, engine: str) -> str:
+    """Words to find a file by, and a digest of everything but the seed."""
+    text = json.dumps({"engine": engine, **run.specification()}, sort_keys=True)
+    words = [*run.layers, run.task.operation, str(run.task.input_size), run.protocol_name, engine]
+    return "-".join(
+        [re.sub(r"\W+", "_", word) for word in words]
+        + [hashlib.sha256(text.encode()).hexdigest()[:16]]
+    )
+
+
+@lru_cache
 def _protocol(layers: tuple[str, str], protocol: str | Draft | Final) -> Draft | Final:
     return protocol_for(nn.Sequential(*(LAYERS[name](1, 1) for name in layers)), protocol)
 
@@ -184,3 +202,9 @@ class Log:
     sparsity: np.ndarray  # (evaluations,) max over all matrices of min(|W|, |1 - |W||)
     diverged_at: int | None  # the step whose loss was not finite, which ended the run
     parameters: np.ndarray  # (parameters,) in the order of ``model.parameters()``
+
+    def table(self) -> np.ndarray:
+        """(evaluations, 4) float32: the columns above; what exceeds float32 becomes ∞."""
+        columns = [self.step, self.interpolation, self.extrapolation, self.sparsity]
+        with np.errstate(over="ignore"):
+            return np.column_stack(columns).astype("<f4")
