@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..tasks.mnist import SequentialMNIST
 from ..units import LSTM, Exact, Recurrent
 from .protocol import FINAL_SEQUENCE, Draft, Final
-from .run import LAYERS, initialising, layer_named
+from .run import LAYERS, Filed, initialising, layer_named
 
 MATHEMATICS = 1  # raise it when the same specification comes to give another result
 
@@ -65,7 +66,7 @@ class SequenceModel(nn.Module):
 
 
 @dataclass(frozen=True)
-class SequenceRun:
+class SequenceRun(Filed):
     """One training of one model on sequential MNIST: same specification, same result.
 
     Names are made canonical. ``protocol`` may be "draft" or "final", and stands then for the
@@ -166,6 +167,9 @@ class SequenceRun:
             fields[name] = kinds[values.pop("name")](**values)
         return cls(**fields)
 
+    def words(self) -> list[str]:
+        return ["mnist", self.unit, self.task.operation, self.protocol_name]
+
     def build(self) -> SequenceModel:
         """The model with its initial parameters, float32 on the CPU."""
         outputs = self.cnn_outputs
@@ -193,3 +197,32 @@ class SequenceLog:
     sparsity: list[float]  # max of min(|W|, |1 - |W||) of the unit, NaN for an LSTM
     digits: list[list[list[float]]]  # (10, outputs): mean value read from each digit (validation)
     diverged_at: int | None  # the step, from 1 on, whose loss was not finite
+
+    def table(self) -> np.ndarray:
+        """(evaluations, columns) float32: step, validation, epoch, sparsity, test, digits.
+
+        What exceeds float32 becomes ∞.
+        """
+        rows = zip(self.step, self.validation, self.epoch, self.sparsity, strict=True)
+        n = len(self.step)
+        flat = [list(rows), self.test, np.reshape(self.digits, (n, -1))]
+        with np.errstate(over="ignore"):
+            return np.concatenate([np.reshape(part, (n, -1)) for part in flat], 1).astype("<f4")
+
+    @classmethod
+    def from_table(
+        cls, table: np.ndarray, run: SequenceRun, diverged_at: int | None = None
+    ) -> SequenceLog:
+        """The log that ``table`` is of, to float32."""
+        columns = table.astype(float)
+        step, validation, epoch, sparsity = columns[:, :4].T.tolist()
+        lengths = len(run.task.test_lengths)
+        return cls(
+            [int(n) for n in epoch],
+            [int(n) for n in step],
+            validation,
+            columns[:, 4 : 4 + lengths].tolist(),
+            sparsity,
+            columns[:, 4 + lengths :].reshape(len(step), 10, -1).tolist(),
+            diverged_at,
+        )

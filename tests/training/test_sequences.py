@@ -4,13 +4,14 @@ import dataclasses
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from nalu.tasks.mnist import Digits, SequentialMNIST, load, normalised
 from nalu.training import random
 from nalu.training.protocol import FINAL_SEQUENCE, Draft, Final
-from nalu.training.sequence_run import EXACT, LSTMS, Reader, SequenceRun
+from nalu.training.sequence_run import EXACT, LSTMS, Reader, SequenceLog, SequenceRun
 from nalu.training.sequences import Training, train, trained
 
 PRODUCT = dataclasses.replace(SequentialMNIST.of("product"), test_lengths=(1, 2, 5))
@@ -59,6 +60,14 @@ def test_every_field_but_the_labels_is_in_the_specification():
     fields = {field.name for field in dataclasses.fields(SequenceRun)}
     assert fields == RUN.specification().keys() - {"mathematics"} | {"experiment", "model"}
     assert RUN.but(experiment="e", model="m").specification() == RUN.specification()
+
+
+def test_the_key_is_the_same_on_every_machine():
+    """If this fails, recorded runs are lost: raise MATHEMATICS only when results change."""
+    run = SequenceRun("LSTM (read-out)", SequentialMNIST.of("sum"), seed=5)
+    assert run.key("sequences") == "mnist-LSTM_read_out_-sum-final-sequences-c008fdfd9ac97fc1-5"
+    assert run.but(seed=6).kind("sequences") == run.kind("sequences")
+    assert run.but(epochs=5).kind("sequences") != run.kind("sequences")
 
 
 @pytest.mark.parametrize(
@@ -240,6 +249,19 @@ def test_an_evaluation_is_that_of_the_model_on_every_sequence(protocol, few):
     assert len(log.digits[0]) == 10
     weight = model.accumulator.unit.weight.abs()
     assert log.sparsity[0] == pytest.approx(torch.minimum(weight, 1 - weight).max().item())
+
+
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_log_is_a_table_and_back(outputs, few):
+    run = RUN.but(epochs=0, cnn_outputs=outputs)
+    log = train([run], digits=few)[0]
+    log.test[0][1] = 1e39
+    table = log.table()
+    assert (table.shape, table.dtype) == ((1, 4 + 3 + 10 * outputs), np.float32)
+    back = SequenceLog.from_table(table, run)
+    assert (back.epoch, back.step, back.test[0][1]) == ([0], [0], math.inf)
+    assert back.digits[0][9] == pytest.approx(log.digits[0][9])
+    np.testing.assert_array_equal(back.table(), table)
 
 
 def test_squared_errors_beyond_float32_are_finite(few):
