@@ -151,7 +151,8 @@ class SequentialMNIST:
 
         Draft: one target a sequence, products of 3 digits and sums of 10, all of 0 to 9. Final:
         a target a prefix, products of 2 digits of 1 to 9, sums of 10 of 0 to 9. Test lengths are
-        those of the final paper; the draft's 6 and 9, and 100 and 1000, are among them.
+        those of the final paper; the draft's 6 and 9, and 100 and 1000, are among them. The
+        splits are the final paper's, too: the draft trains on all 60,000 and validates nothing.
 
         Raises:
             ValueError: there is no such operation or protocol.

@@ -48,6 +48,11 @@ class FunctionOf(nn.Module):
         return self.function(self.model, *inputs)
 
 
+def serves(run) -> bool:
+    """Whether this engine can train the run: all of sequential MNIST."""
+    return isinstance(run, SequenceRun)
+
+
 def train(
     runs: Sequence[SequenceRun],
     tick: Callable[[int], None] = lambda steps: None,
@@ -65,8 +70,8 @@ def train(
         dtype: float32, or float64 for comparisons.
         device: the GPU if there is one.
         checkpoint: a file that is written at every evaluation and at the end. If it exists, the
-            training goes on from it, to the same bits as without the interruption; that may
-            also be for more epochs than it was begun with. It stays there when all is done.
+            training goes on from it, on a CPU to the same bits as without the interruption;
+            that may also be for more epochs than it was begun with. It stays when all is done.
         digits: in place of all of MNIST, as ``load`` gives them.
 
     Raises:
