@@ -222,6 +222,19 @@ def test_steps_are_those_of_a_plain_loop(run, few):
         torch.testing.assert_close(ours[name][0], parameter, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.parametrize("seeds", [[0], [0, 1]])
+@pytest.mark.parametrize("protocol", [Final(50.0, 0, 1), Draft()])
+def test_weights_are_projected_in_the_final_protocol_only(protocol, seeds, few):
+    """Steps of 0.3 leave the interval at once."""
+    run = RUN.but(protocol=protocol, learning_rate=0.3, trained_state=False, cnn_outputs=1)
+    training = in_training([run.but(seed=seed) for seed in seeds], few)
+    training.train_epoch(lambda steps: None)
+    w_hat = training.parameters["model.accumulator.unit.w_hat"]
+    outside = (w_hat < 0) | (w_hat > 1)
+    assert outside.any() == (protocol == Draft())
+    assert ((w_hat == 0) | (w_hat == 1)).any() != (protocol == Draft())
+
+
 # Evaluation
 
 
