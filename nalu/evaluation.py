@@ -2,8 +2,7 @@
 
 Per run: ``score``. Draft: the median of the last extrapolation errors is below 0.2. Final
 paper: at the step with the smallest validation error the test error is below the ``threshold``
-of the task. Sequential MNIST: ``sequence_scores``, at each test length, by the final paper's rule
-with ``sequence_thresholds``.
+of the task.
 
 Over runs: ``wilson`` for success rates, ``gamma_mean`` for solved at, ``sparsity_mean`` for
 sparsity errors, each with a 95 % interval; ``summary`` puts them into a table.
@@ -12,7 +11,7 @@ sparsity errors, each with a 95 % interval; ``summary`` puts them into a table.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -24,7 +23,6 @@ from torch import nn
 from .tasks.arithmetic import OPERATIONS, SimpleMultiplication, StaticFunction
 from .training import random
 from .training.run import SHARED_SEED, Log, Run
-from .training.sequence_run import SequenceLog
 
 DRAFT_THRESHOLD = 0.2
 FINAL_EPSILON = 1e-5  # how far the weights of the model behind a threshold are from the solution
@@ -53,6 +51,16 @@ def threshold(task: SimpleMultiplication | StaticFunction, epsilon: float = FINA
     return float(total / batches)
 
 
+class Rule(NamedTuple):
+    """How a version of the paper decided whether a run is solved."""
+
+    date: str  # of the version
+    words: str
+    select: Callable  # the error that counts: ``median_of_last`` or ``at_least_error``
+    last: int | None  # among how many of the last evaluations; None for all
+    epsilon: float | None  # of the threshold; None for 0.2
+
+
 class Score(NamedTuple):
     """What the paper reports of one run."""
 
@@ -64,9 +72,22 @@ class Score(NamedTuple):
     threshold: float  # what the extrapolation error has to be below
 
 
-def _median(values: np.ndarray) -> float:
+def last_evaluations(run: Run) -> int:
+    """Of how many evaluations the draft takes a median: 10 for the simple task, else 100."""
+    return 10 if isinstance(run.task, SimpleMultiplication) else 100
+
+
+def median_of_last(last: int, validation: np.ndarray, values: np.ndarray) -> float:
+    """What the draft calls the error of a run: a median over its end, NaN left out."""
+    values = values[-last:]
     values = values[~np.isnan(values)]
     return float(np.median(values)) if len(values) else math.nan
+
+
+def at_least_error(last: int, validation: np.ndarray, values: np.ndarray) -> float:
+    """The value where the validation error is least among the last, the first of equal ones."""
+    ranked = np.where(np.isnan(validation), np.inf, validation)[-last:]
+    return float(values[-last:][np.argmin(ranked)])
 
 
 def score(run: Run, log: Log) -> Score:
@@ -79,68 +100,16 @@ def score(run: Run, log: Log) -> Score:
     1, by mistake times 100.
     """
     if run.protocol_name == "draft":
-        limit = DRAFT_THRESHOLD
-        last = 10 if isinstance(run.task, SimpleMultiplication) else 100
-        measured = [
-            _median(values[-last:])
-            for values in (log.sparsity, log.interpolation, log.extrapolation)
-        ]
+        limit, select, last = DRAFT_THRESHOLD, median_of_last, last_evaluations(run)
     else:
-        limit = threshold(run.task)
-        best = selected(log.interpolation)
-        measured = [
-            float(values[best]) for values in (log.sparsity, log.interpolation, log.extrapolation)
-        ]
-    solved = bool(measured[2] < limit)
+        limit, select, last = threshold(run.task), at_least_error, len(log.step)
+    sparsity, inside, outside = (
+        select(last, log.interpolation, values)
+        for values in (log.sparsity, log.interpolation, log.extrapolation)
+    )
+    solved = outside < limit
     solved_at = float(log.step[np.argmax(log.extrapolation < limit)]) if solved else math.nan
-    return Score(solved, solved_at, *measured, limit)
-
-
-def selected(validation) -> int:
-    """The evaluation with the smallest validation error, the first of equal ones, NaN left out."""
-    return int(np.argmin(np.where(np.isnan(validation), np.inf, validation)))
-
-
-def sequence_thresholds(logs: Sequence[SequenceLog]) -> list[float]:
-    """What test errors of sequential MNIST have to be below, at each length (final paper).
-
-    They are those of a model with which only the digits have to be learned: of runs whose unit
-    is "exact", the mean of the test errors at the evaluation with the smallest validation error
-    and t₀.₉₉ standard errors above it, with n - 1 degrees of freedom. Give it the runs that did
-    learn the digits; of the authors' ten for the product three did not. (Their code takes t with
-    8 degrees of freedom also for the seven others.)
-
-    Raises:
-        ValueError: there are fewer than two runs.
-    """
-    if len(logs) < 2:
-        raise ValueError(f"{len(logs)} reference runs: a threshold takes two or more")
-    errors = np.array([log.test[selected(log.validation)] for log in logs])
-    margin = stats.t.ppf(0.99, len(logs) - 1) * errors.std(0, ddof=1) / math.sqrt(len(logs))
-    return (errors.mean(0) + margin).tolist()
-
-
-def sequence_scores(log: SequenceLog, thresholds: Sequence[float]) -> list[Score]:
-    """The three measures of a run of sequential MNIST at every test length, by the final rule.
-
-    The evaluation is the same for all lengths: that with the smallest validation error. A run
-    that diverged is scored on what it logged.
-
-    Raises:
-        ValueError: there are not as many thresholds as test lengths.
-    """
-    best, test = selected(log.validation), np.array(log.test)
-    if len(thresholds) != test.shape[1]:
-        raise ValueError(
-            f"{len(thresholds)} thresholds: there must be one for each of {test.shape[1]} lengths"
-        )
-    scores = []
-    for errors, limit in zip(test.T, thresholds, strict=True):
-        solved = bool(errors[best] < limit)
-        solved_at = float(log.step[np.argmax(errors < limit)]) if solved else math.nan
-        measured = (log.sparsity[best], log.validation[best], float(errors[best]))
-        scores.append(Score(solved, solved_at, *measured, limit))
-    return scores
+    return Score(solved, solved_at, sparsity, inside, outside, limit)
 
 
 def ending(model: nn.Sequential, interpolation_error: float) -> str:
@@ -157,6 +126,44 @@ def ending(model: nn.Sequential, interpolation_error: float) -> str:
     if weight.abs().min() < 0.1:
         return "leaves a factor out: a second weight is within 0.1 of 0"
     return "something else"
+
+
+RULES = (
+    Rule("2019-05-11", "median of the last, 0.2", median_of_last, 100, None),
+    Rule("2019-05-15", "best of the last 100, 0.2", at_least_error, 100, None),
+    Rule("2019-05-18", "best of the last 100, ε = 10⁻⁴", at_least_error, 100, 1e-4),
+    Rule("2019-09-08", "best of all, ε = 10⁻⁵", at_least_error, None, 1e-5),
+)
+
+
+def solved_by(rule: Rule, run: Run, curve: pd.DataFrame) -> bool:
+    """Whether a run is solved by another rule than its protocol's, from its learning curve.
+
+    A thinned curve gives what the whole log would: it keeps what the rules read.
+    """
+    last = last_evaluations(run) if rule.select is median_of_last else rule.last or len(curve)
+    error = rule.select(
+        last, curve.interpolation_error.to_numpy(), curve.extrapolation_error.to_numpy()
+    )
+    return error < (DRAFT_THRESHOLD if rule.epsilon is None else threshold(run.task, rule.epsilon))
+
+
+def success_by_rule(runs: Sequence[Run], curves: pd.DataFrame) -> pd.DataFrame:
+    """Success rates of runs by each of ``RULES``: a row an operation, model and date.
+
+    Args:
+        curves: of ``nalu.learning_curves`` for these runs.
+    """
+    keys = ["operation", "model", "seed"]
+    by_run = dict(list(curves.groupby(keys)))
+    rows = [
+        (run.task.operation, run.model, rule.date, solved_by(rule, run, curve))
+        for run in runs
+        for curve in [by_run[run.task.operation, run.model, run.seed]]
+        for rule in RULES
+    ]
+    table = pd.DataFrame(rows, columns=["operation", "model", "date", "success_rate"])
+    return table.groupby(["operation", "model", "date"], sort=False).mean().reset_index()
 
 
 class Estimate(NamedTuple):

@@ -258,6 +258,19 @@ def run_curves(ax: Axes, curves: pd.DataFrame, solved: set[int], limit: float) -
     ax.set(yscale="log", xlabel="step / 1000")
 
 
+def example_run(axes: tuple[Axes, Axes, Axes], curves: pd.DataFrame, limit: float) -> None:
+    """Both errors and the sparsity error over steps, one line a model."""
+    names = ("extrapolation_error", "interpolation_error", "sparsity_error")
+    for ax, name in zip(axes, names, strict=True):
+        for model, curve in curves.groupby("model", sort=False):
+            colour, _, line = MODEL_STYLES[model]
+            label = model_label(model)
+            ax.plot(curve.step / 1e6, curve[name], line, color=colour, linewidth=1, label=label)
+        ax.set(yscale="log", xlabel="million steps", title=name.replace("_", " "))
+    axes[0].axhline(limit, color=INK, linewidth=1, linestyle="--")
+    axes[0].legend(loc="best")
+
+
 def rate_strip(ax: Axes, rates: dict[str, np.ndarray], published: dict[str, float]) -> None:
     """Success rates of many sets of seeds, a row a model, with what the paper printed."""
     for place, (model, values) in enumerate(rates.items()):

@@ -8,7 +8,7 @@ import pandas as pd
 from IPython.display import display
 from myst_nb import glue as _glue
 
-from .evaluation import disagreements
+from .evaluation import RULES, disagreements
 from .units import unit_named
 
 OPERATION_SIGNS = {
@@ -107,6 +107,42 @@ def comparison(ours: pd.DataFrame, published: pd.DataFrame, paper: str = "paper"
             rows.append(["", paper, *measures(printed), differ])
     columns = ["model", "", "success rate", "solved at, 1000 steps", "sparsity error", "differs"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def boundary_table(ours: pd.DataFrame, published: pd.DataFrame, parameter: str) -> pd.DataFrame:
+    """Rows of ``evaluation.summary`` by a parameter and model, beside those of a figure."""
+    rows = []
+    for _, mine in ours.iterrows():
+        same = (published.x == mine[parameter]) & (published.model == mine.model)
+        for _, printed in published[same].iterrows():
+            differ = ", ".join(disagreements(mine, printed)) or "nothing"
+            # The draft's bars are quantiles over runs, not intervals of a mean.
+            printed = printed.drop([n for n in printed.index if n.endswith(("_low", "_high"))])
+            pairs = zip(measures(mine), measures(printed), strict=True)
+            both = [f"{here} ({there})" for here, there in pairs]
+            rows.append([f"{mine[parameter]:g}", model_label(mine.model), *both, differ])
+    columns = [parameter.replace("_", " "), "model", "success rate (draft)"]
+    columns += ["solved at, 1000 steps (draft)", "sparsity error (draft)", "differs"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def rules_table(rates: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``evaluation.success_by_rule``, a column a rule, with what was printed then.
+
+    Args:
+        printed: of ``published.history``.
+    """
+    keys = ["operation", "model", "date"]
+    known = printed.set_index(keys).success_rate.to_dict()
+    rows = []
+    for (operation, model), group in rates.groupby(keys[:2], sort=False):
+        cells = [f"{OPERATION_SIGNS[operation]}, {model_label(model)}"]
+        for row in group.itertuples():
+            there = known.get((operation, model, row.date))
+            cell = f"{100 * row.success_rate:.0f} %"
+            cells.append(cell if there is None else f"{cell} ({100 * there:.0f} %)")
+        rows.append(cells)
+    return pd.DataFrame(rows, columns=["model", *(f"{rule.date}: {rule.words}" for rule in RULES)])
 
 
 def measures(row: pd.Series) -> list[str]:

@@ -16,6 +16,15 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """Tests neither read nor fill the cache of whoever runs them."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NALU_CACHE", str(folder))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def build():
     """The module ``book/build.py``."""

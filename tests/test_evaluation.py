@@ -3,22 +3,31 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from scipy import stats
+from torch import nn
 
 from nalu.evaluation import (
+    RULES,
     beta_mean,
+    disagreements,
+    ending,
     gamma_mean,
     score,
-    sequence_scores,
-    sequence_thresholds,
+    solved_by,
+    sparsity_mean,
+    success_by_rule,
+    summary,
     t_mean,
     threshold,
     wilson,
 )
+from nalu.store import kept_rows
 from nalu.tasks.arithmetic import SimpleMultiplication, StaticFunction
 from nalu.training.run import Log, Run
-from nalu.training.sequence_run import SequenceLog
+from nalu.units import NAU, NMU, Linear
 
 NAN = math.nan
 
@@ -169,39 +178,109 @@ def test_small_samples_have_a_t_interval():
     assert math.isnan(gamma_mean([])[0])
 
 
-# Sequential MNIST
+def test_sparsity_errors_above_one_half_have_a_t_interval():
+    assert sparsity_mean([0.4, 0.6, 0.8]) == t_mean([0.4, 0.6, 0.8])
+    small = [1e-3, 2e-3, 3e-3]
+    assert sparsity_mean(small).value == pytest.approx(2e-3)
+    assert sparsity_mean(small)[1:] == beta_mean(small)[1:]
+    assert np.isnan(sparsity_mean([])).all()
 
 
-def sequence_log(validation, test, sparsity=None) -> SequenceLog:
-    n = len(validation)
-    steps = [10 * i for i in range(n)]
-    return SequenceLog(list(range(n)), steps, validation, test, sparsity or [0.0] * n, [], None)
-
-
-def test_thresholds_of_sequences_against_numbers_of_the_t_table():
-    """Errors at the best validation: 1, 2, 3 at one length, 5 at another. t₀.₉₉ with 2: 6.965."""
-    logs = [
-        sequence_log([2.0, 1.0, math.nan], [[9.0, 9.0], [1.0, 5.0], [0.0, 0.0]]),
-        sequence_log([1.0, 1.0], [[2.0, 5.0], [9.0, 9.0]]),
-        sequence_log([1.0], [[3.0, 5.0]]),
-    ]
-    first, second = sequence_thresholds(logs)
-    assert first == pytest.approx(2 + 6.9646 / 3**0.5, rel=1e-4)
-    assert second == pytest.approx(5.0)
-    with pytest.raises(ValueError, match="1 reference runs: a threshold takes two or more"):
-        sequence_thresholds(logs[:1])
-
-
-def test_scores_of_sequences():
-    log = sequence_log(
-        [4.0, 2.0, 1.0, 3.0],
-        [[9.0, 9.0], [0.5, 9.0], [0.6, 2.0], [0.1, 0.1]],
-        [0.4, 0.3, 0.2, 0.1],
+def test_summary_counts_all_runs_and_averages_over_the_solved():
+    table = pd.DataFrame(
+        {
+            "operation": "mul",
+            "model": ["NMU"] * 4 + ["NALU"] * 2,
+            "iterations": 1000,
+            "seconds": [1.0, 2.0, 3.0, 4.0, 5.0, 5.0],
+            "solved": [True, True, True, False, False, False],
+            "solved_at": [1000.0, 2000.0, 6000.0, NAN, NAN, NAN],
+            "sparsity_error": [0.1, 0.2, 0.3, 0.5, 0.5, 0.5],
+        }
     )
-    solved, failed = sequence_scores(log, [1.0, 1.0])
-    assert solved == (True, 10.0, 0.2, 1.0, 0.6, 1.0)
-    assert failed[0] is False
-    assert math.isnan(failed.solved_at)
-    assert failed[2:] == (0.2, 1.0, 2.0, 1.0)
-    with pytest.raises(ValueError, match="3 thresholds: there must be one for each of 2 lengths"):
-        sequence_scores(log, [1.0] * 3)
+    nmu, nalu = (row for _, row in summary(table).iterrows())
+    assert (nmu.model, nmu.runs, nmu.success_rate) == ("NMU", 4, 0.75)
+    assert (nmu.success_rate_low, nmu.success_rate_high) == pytest.approx(wilson(3, 4)[1:])
+    assert (nmu.solved_at, nmu.solved_at_median, nmu.seconds) == (3000, 2000, 2.5)
+    assert nmu.solved_at_low < 3000 < nmu.solved_at_high
+    assert nmu.sparsity_error == pytest.approx(0.2)
+    assert nalu.success_rate == 0
+    assert np.isnan([nalu.solved_at, nalu.sparsity_error, nalu.solved_at_median]).all()
+
+
+def side(rate, runs, solved_at=NAN, sparsity=NAN, width=0.0):
+    means = {"solved_at": solved_at, "sparsity_error": sparsity}
+    ends = {f"{n}_low": v * (1 - width) for n, v in means.items()}
+    ends |= {f"{n}_high": v * (1 + width) for n, v in means.items()}
+    return pd.Series({"success_rate": rate, "runs": runs, **means, **ends})
+
+
+def test_what_differs_beyond_chance():
+    """28 and 13 of 100: Fisher's exact test gives p = 0.014; 28 and 18 of 100, p = 0.13."""
+    assert disagreements(side(0.28, 100), side(0.13, 100)) == ["success rate"]
+    assert disagreements(side(0.28, 100), side(0.18, 100)) == []
+    ours = side(1.0, 10, 1000.0, 0.1, width=0.1)
+    assert disagreements(ours, side(1.0, 10, 1099.0, 0.091)) == []
+    assert disagreements(ours, side(1.0, 10, 1101.0, 0.089)) == ["solved at", "sparsity error"]
+    assert disagreements(side(1.0, 10), side(1.0, 10, 1101.0, 0.089)) == []  # no interval
+
+
+RNG = np.random.default_rng(3)
+CURVE = pd.DataFrame(
+    {
+        "operation": "mul",
+        "model": "NAU-NMU",
+        "seed": 0,
+        "step": np.arange(5001) * 1000,
+        "interpolation_error": RNG.random(5001) + 1,
+        "extrapolation_error": 0.3,
+        "sparsity_error": 0.1,
+    }
+)
+
+
+def test_the_rules_of_four_versions_read_different_errors():
+    """Validation is least at 2000, and among the last hundred at 4950."""
+    run, curve = draft(StaticFunction(extrapolation=(1, 6))), CURVE.copy()
+    curve.loc[[2000, 4950], "interpolation_error"] = 0.1, 0.2
+    curve.loc[2000, "extrapolation_error"] = threshold(run.task, 1e-5) / 2
+    curve.loc[4950, "extrapolation_error"] = 0.1
+    assert [solved_by(rule, run, curve) for rule in RULES] == [False, True, True, True]
+    curve.loc[4950, "extrapolation_error"] = threshold(run.task, 1e-4) * 1.1
+    assert [solved_by(rule, run, curve) for rule in RULES] == [False, False, False, True]
+    curve.loc[4901:, "extrapolation_error"] = 0.1
+    curve.loc[2000, "extrapolation_error"] = threshold(run.task, 1e-5) * 1.1
+    assert [solved_by(rule, run, curve) for rule in RULES] == [True, True, True, False]
+    rates = success_by_rule([run], curve)
+    assert list(rates.success_rate) == [1, 1, 1, 0]
+    assert list(rates.date) == [rule.date for rule in RULES]
+
+
+def test_a_thinned_curve_gives_every_rule_what_the_whole_log_would():
+    run = draft(StaticFunction(extrapolation=(1, 6)))
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        curve = CURVE.assign(
+            interpolation_error=rng.random(5001), extrapolation_error=rng.random(5001) ** 4
+        )
+        columns = ["step", "interpolation_error", "extrapolation_error", "sparsity_error"]
+        thinned = curve.iloc[kept_rows(curve[columns].to_numpy("f4"), {})]
+        assert len(thinned) < 310
+        for rule in RULES:
+            assert solved_by(rule, run, thinned) == solved_by(rule, run, curve)
+
+
+@pytest.mark.parametrize(
+    ("weights", "interpolation_error", "words"),
+    [
+        ([[1.0, -0.3]], 50.0, "divides"),
+        ([[1.0, 0.0]], 50.0, "leaves a factor out"),
+        ([[1.0, 1.0]], 0.1, "fits the range of training"),
+        ([[1.0, 0.9]], 50.0, "something else"),
+    ],
+)
+def test_endings_of_unsolved_runs(weights, interpolation_error, words):
+    model = nn.Sequential(NAU(4, 2), NMU(2, 1) if weights[0][1] >= 0 else Linear(2, 1))
+    with torch.no_grad():
+        next(model[1].parameters()).copy_(torch.tensor(weights))
+    assert ending(model, interpolation_error).startswith(words)

@@ -1,5 +1,6 @@
 """The notebooks are what their sources say, and papermill runs them with any parameters."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [n.stem for n in NOTEBOOKS]
+KINDS = ("int", "float", "str", "bool", "list[int]", "list[float]", "list[str]")
 PAPERMILL = Path(sys.executable).with_name("papermill")
 
 # A run of each notebook with every size as small as it can be.
@@ -25,11 +27,19 @@ SMALLEST = {
         "initialisations": 10,
         "steps": 1,
     },
+    "05-simple-multiplication": {
+        "seeds": 2, "many": 2, "iterations": 1000, "endings": 1, "live": 1,
+    },
+    "06-static-function": {"seeds": 2, "final_seeds": 2, "iterations": 1000, "live": 1000},
+    "07-boundary": {"seeds": 1, "iterations": 1000},
+    "08-what-counts-as-success": {
+        "seeds": 2, "iterations": 1000, "simple_seeds": 2, "simple_iterations": 1000,
+    },
     "10-how-this-book-computes": {"iterations": 1000, "seconds": 0.01, "numbers": 10000},
     "04-moments": {"samples": 1000, "depth": 1, "width": 1, "initialisations": 10},
     "a1-derivations": {"initialisations": 100},
     "a2-errata": {"samples": 10000},
-}
+}  # fmt: skip
 
 
 def test_there_is_a_notebook_for_every_source():
@@ -57,7 +67,7 @@ def test_help_reads_like_documentation(path):
     parameters = papermill.inspect_notebook(str(path))
     assert parameters
     for name, parameter in parameters.items():
-        assert parameter["inferred_type_name"] in ("int", "float", "str", "bool", "list[int]"), name
+        assert parameter["inferred_type_name"] in KINDS, name
         assert len(parameter["help"]) > 10, f"{name} has no explanation"
     tags = [cell.metadata.get("tags", []) for cell in nbformat.read(path, 4).cells]
     assert sum("parameters" in t for t in tags) == 1
@@ -67,7 +77,8 @@ def rerun(name: str, tmp_path: Path, *options: str) -> tuple[subprocess.Complete
     """What a reader types, from a folder of their own."""
     out = tmp_path / "out.ipynb"
     command = [PAPERMILL, ROOT / "notebooks" / f"{name}.ipynb", out, *options]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    cache = {**os.environ, "NALU_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=cache)
     return done, out
 
 

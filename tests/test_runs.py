@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from dask.distributed import Client, LocalCluster
 
 import nalu
@@ -188,6 +189,16 @@ def test_a_row_of_plain_values_by_either_protocol(tmp_path, protocol):
     read = nalu.sweep(specs, store=tmp_path, progress=False)
     assert read.equals(first)
     assert read.solved.dtype == bool
+
+
+def test_a_trained_model_is_the_one_that_was_scored():
+    """Its sparsity error is that of the last evaluation, an update before the end."""
+    specs = [run.but(evaluate_every=1, iterations=50) for run in SHORT[:2]]
+    for run, model in zip(specs, nalu.trained_models(specs), strict=True):
+        log = runs.ENGINES["cpu"].train([run.but(iterations=51)])[0]
+        weights = [unit.weight.detach().abs() for unit in model]
+        worst = max(float(torch.minimum(w, (1 - w).abs()).max()) for w in weights)
+        assert worst == pytest.approx(log.sparsity[-1], rel=1e-6)
 
 
 def test_an_empty_sweep_is_an_empty_table(tmp_path):

@@ -27,6 +27,7 @@ from .layers import (
     NAU,
     NMU,
     add_scaled,
+    aligned_zeros,
     backward,
     compiled,
     construct,
@@ -41,6 +42,7 @@ from .random import BLOCK, EXTRAPOLATION, INTERPOLATION, TEST, TRAINING, VALIDAT
 from .run import SHARED_SEED, Log, Run
 
 ADD, SUB, MUL, DIV, SQRT, SQUARE = range(6)
+LANES = 16  # of the widest vectors: what the length of Adam's arrays is a multiple of
 
 
 # The rules of a step.
@@ -60,14 +62,22 @@ class Rules(NamedTuple):
 
 
 @compiled
-def add_regulariser(layer, rules, step):
+def sparsity_strength(rules, step):
+    """The factor of the protocol's sparsity regulariser at a step."""
+    if rules.draft:
+        return rules.strength * (1 - math.exp(-rules.rate * step))
+    ramp = (step - rules.start) / (rules.end - rules.start)
+    return rules.strength * min(max(ramp, 0.0), 1.0)
+
+
+@compiled
+def add_regulariser(layer, rules, strength):
     """Add the gradient of the protocol's regulariser to ``layer.g`` (eq. 3 and 5)."""
     p, g = layer.p, layer.g
     real = p.dtype.type
     zero, one, two, half = real(0), real(1), real(2), real(0.5)
     symmetric = layer.kind == NAU
     if rules.draft:
-        strength = rules.strength * (1 - math.exp(-rules.rate * step))
         bias = real(2 * strength / p.size)
         bounds = real(2 / p.size)
         for j in range(p.size):
@@ -79,23 +89,28 @@ def add_regulariser(layer, rules, step):
             beyond = w - lowest if w < lowest else beyond
             g[j] += bounds * beyond
     else:
-        ramp = (step - rules.start) / (rules.end - rules.start)
-        strength = real(rules.strength * min(max(ramp, 0.0), 1.0) / p.size)
+        slope_size = real(strength / p.size)
         for j in range(p.size):
             a = abs(p[j])
             slope = one if a < half else -one if half < a < one else zero
             slope = slope if p[j] > zero else -slope if p[j] < zero else zero
-            g[j] += strength * slope
+            g[j] += slope_size * slope
 
 
 @compiled
-def adam(p, g, mean, square, rate, step):
-    """One update of Adam at a step counted from 0, arrays flat."""
+def adam(state, rate, step):
+    """One update of Adam at a step counted from 0.
+
+    ``state``, (4, parameters), has parameters, gradients, and their first and second moments.
+    """
+    p, g, mean, square = state[0], state[1], state[2], state[3]
     real = p.dtype.type
     keep_mean, keep_square = real(0.9), real(0.999)
     new_mean, new_square = real(1 - 0.9), real(1 - 0.999)
-    size = real(rate / (1 - 0.9 ** (step + 1)))
-    correction = real(1 / math.sqrt(1 - 0.999 ** (step + 1)))
+    size, correction = real(rate), real(1)
+    if step < 40_000:  # then both powers are below 2⁻⁵⁴, and taking them is a tenth of a step
+        size = real(rate / (1 - 0.9 ** (step + 1)))
+        correction = real(1 / math.sqrt(1 - 0.999 ** (step + 1)))
     epsilon = real(1e-8)
     for j in range(p.size):
         mean[j] = keep_mean * mean[j] + new_mean * g[j]
@@ -156,25 +171,26 @@ def targets(task, x):
             a[r] *= a[r]
 
 
-@compiled
-def score(first, second, task, purpose, step):
-    """MSE over ``task.rows`` samples: stored ones if there are any, else fresh ones."""
-    inside = purpose == INTERPOLATION
-    stored = task.validation if inside else task.test
-    low, unit = task.interpolation if inside else task.extrapolation
-    total = 0.0
-    for begin in range(0, task.rows, BLOCK):
-        x = task.x
-        if len(stored) > 0:
-            x = stored[begin // BLOCK]
-        else:
-            fill(x, task.seed, purpose, step, begin, task.rows - 1, low, unit)
-        targets(task, x)
-        forward(first, x)
-        forward(second, first.z)
-        for r in range(min(BLOCK, task.rows - begin)):
-            total += np.float64(second.z[0, r] - task.t[0, r]) ** 2
-    return total / task.rows
+@njit(**{**options, "forceinline": False})  # rare, and its own copy of both layers to compile
+def score(first, second, task, step, errors):
+    """MSE over ``task.rows`` samples in both ranges: stored ones if there are any, else fresh."""
+    for k in range(2):
+        stored = (task.validation, task.test)[k]
+        low, unit = (task.interpolation, task.extrapolation)[k]
+        total = 0.0
+        for begin in range(0, task.rows, BLOCK):
+            x = task.x
+            if len(stored) > 0:
+                x = stored[begin // BLOCK]
+            else:
+                purpose = (INTERPOLATION, EXTRAPOLATION)[k]
+                fill(x, task.seed, purpose, step, begin, task.rows - 1, low, unit)
+            targets(task, x)
+            forward(first, x)
+            forward(second, first.z)
+            for r in range(min(BLOCK, task.rows - begin)):
+                total += np.float64(second.z[0, r] - task.t[0, r]) ** 2
+        errors[k] = total / task.rows
 
 
 @compiled
@@ -201,7 +217,7 @@ def sum_of_squares(d):
     return total
 
 
-@compiled
+@njit(inline="always")  # by Numba, which saves compiling it by itself
 def loss_and_gradients(first, second, task, rules, step):
     """The data loss of a step, with its gradients in ``first.g`` and ``second.g``."""
     for layer in (first, second):
@@ -238,31 +254,29 @@ def compiled_from(sources: int):
     """
 
     @njit(**options, cache=True)
-    def advance(begin, end, first, second, task, rules, moments, log):
+    def advance(begin, end, first, second, task, rules, state, log):
         """Steps ``begin`` to ``end - 1`` of a run; the step that diverged, or -1.
 
-        ``moments``, (2, parameters), are Adam's; ``log``, (evaluations, 3), gets a row of
-        interpolation MSE, extrapolation MSE and sparsity error at every evaluation.
+        ``state`` is Adam's, and has the parameters and gradients of the layers; ``log``,
+        (evaluations, 3), gets a row of interpolation MSE, extrapolation MSE and sparsity error
+        at every evaluation.
         """
         sources  # noqa: B018
-        split = first.p.size
-        rate = rules.learning_rate
         for step in range(begin, end):
             construct(first.kind, first.p, first.e, first.bias)
             construct(second.kind, second.p, second.e, second.bias)
             if step % rules.evaluate_every == 0:
                 row = log[step // rules.evaluate_every]
-                row[0] = score(first, second, task, INTERPOLATION, step)
-                row[1] = score(first, second, task, EXTRAPOLATION, step)
+                score(first, second, task, step, row)
                 row[2] = max(sparsity_error(first), sparsity_error(second))
             loss = loss_and_gradients(first, second, task, rules, step)
             if not np.isfinite(loss):
                 return step
+            strength = sparsity_strength(rules, step)
             for layer in (first, second):
                 if layer.kind in (NAU, NMU):
-                    add_regulariser(layer, rules, step)
-            adam(first.p, first.g, moments[0, :split], moments[1, :split], rate, step)
-            adam(second.p, second.g, moments[0, split:], moments[1, split:], rate, step)
+                    add_regulariser(layer, rules, strength)
+            adam(state, rules.learning_rate, step)
             if not rules.draft:
                 for layer in (first, second):
                     if layer.kind in (NAU, NMU):
@@ -312,8 +326,8 @@ def task_of(run: Run, dtype: str) -> Task:
         random.bounds(task.extrapolation),
         *sets,
         run.evaluation_rows,
-        np.empty((columns, BLOCK), dtype),
-        np.empty((2, BLOCK), dtype),
+        aligned_zeros((columns, BLOCK), dtype),
+        aligned_zeros((2, BLOCK), dtype),
         np.ones(columns, dtype),
     )
 
@@ -348,19 +362,21 @@ def _train(run: Run, tick: Callable[[int], None], dtype: str) -> Log:
             "use engine 'reference'"
         )
     model = run.build()
-    p = torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy().astype(dtype)
+    p = torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
     split = sum(q.numel() for q in model[0].parameters())
-    first = layer_of(run.layers[0], p[:split], run.hidden_size, run.task.input_size)
-    second = layer_of(run.layers[1], p[split:], 1, run.hidden_size)
+    state = aligned_zeros((4, -(-p.size // LANES) * LANES), dtype)
+    state[0, : p.size] = p
+    p, g = state[:2, : p.size]
+    first = layer_of(run.layers[0], p[:split], g[:split], run.hidden_size, run.task.input_size)
+    second = layer_of(run.layers[1], p[split:], g[split:], 1, run.hidden_size)
     task, rules = task_of(run, dtype), rules_of(run)
-    moments = np.zeros((2, p.size), dtype)
     log = np.full((run.evaluations, 3), np.nan)
     stride, diverged, step = 20_000, -1, 0
     while step <= run.iterations and diverged < 0:
         end = min(step + stride, run.iterations + 1)
-        diverged = advance(step, end, first, second, task, rules, moments, log)
+        diverged = advance(step, end, first, second, task, rules, state, log)
         tick((end if diverged < 0 else run.iterations + 1) - step)
         step = end
     done = log if diverged < 0 else log[: diverged // run.evaluate_every + 1]
     steps = np.arange(len(done)) * run.evaluate_every
-    return Log(steps, *done.T, None if diverged < 0 else diverged, p)
+    return Log(steps, *done.T, None if diverged < 0 else diverged, p.copy())

@@ -19,7 +19,7 @@ NMU_RUN = Run(("NAU", "NMU"), StaticFunction(extrapolation=(1, 6)), "draft", 300
 def engine_gradients(name, unit, x, dz):
     """Output and gradients of one layer for x, (BLOCK, in), and dL/dz, (BLOCK, out)."""
     p = torch.nn.utils.parameters_to_vector(unit.parameters()).detach().numpy()
-    layer = layers.layer_of(name, p, dz.shape[1], x.shape[1])
+    layer = layers.layer_of(name, p, np.zeros_like(p), dz.shape[1], x.shape[1])
     columns = np.ascontiguousarray(x.T)
     dx = np.zeros_like(columns)
     layers.construct(layer.kind, layer.p, layer.e, layer.bias)

@@ -1,0 +1,105 @@
+"""Tables say in words what the numbers are."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from nalu import tables
+from nalu.evaluation import summary
+
+
+def row(**values):
+    return pd.Series(values)
+
+
+@pytest.mark.parametrize(
+    ("model", "label"),
+    [("NACMul", "NAC•"), ("NAC", "NAC₊"), ("NMU", "NMU"), ("NALU (separate)", "NALU (separate)")],
+)
+def test_models_are_called_as_in_the_paper(model, label):
+    assert tables.model_label(model) == label
+
+
+def test_a_rate_is_a_percentage_with_its_interval():
+    rate = row(success_rate=0.94, success_rate_low=0.875, success_rate_high=0.972)
+    assert tables.percent(rate) == "94 % [87.5, 97.2]"
+    assert tables.percent(row(success_rate=1.0)) == "100 %"
+    assert tables.percent(row(success_rate=0.5, success_rate_low=math.nan)) == "50 %"
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "scale", "text"),
+    [
+        (15_400.0, 13_500.0, 17_700.0, 1000, "15.4 [13.5, 17.7]"),
+        (3_371_250.0, math.nan, math.nan, 1000, "3,370"),
+        (6.5e-6, 5.6e-6, 1.2e-5, None, "6.5 [5.6, 12.0] ×10⁻⁶"),
+        (0.47, 0.4, 0.5, None, "0.47 [0.4, 0.5]"),
+        (0.0, math.nan, math.nan, None, "0"),
+        (math.nan, math.nan, math.nan, None, "—"),
+    ],
+)
+def test_a_mean_is_written_with_its_interval(value, low, high, scale, text):
+    assert tables.measure(row(m=value, m_low=low, m_high=high), "m", scale) == text
+
+
+def sweep_rows(model, solved, solved_at, sparsity):
+    return [
+        {"operation": "mul", "model": model, "seed": seed, "iterations": 1000, "seconds": 0.5,
+         "solved": ok, "solved_at": at, "sparsity_error": error, "engine": "cpu", "device": "d"}
+        for seed, (ok, at, error) in enumerate(zip(solved, solved_at, sparsity, strict=True))
+    ]  # fmt: skip
+
+
+TABLE = pd.DataFrame(
+    sweep_rows("NMU", [True] * 4, [1000.0, 2000.0, 3000.0, 4000.0], [1e-3, 2e-3, 3e-3, 4e-3])
+    + sweep_rows("NALU", [False] * 4, [math.nan] * 4, [0.5] * 4)
+)
+
+
+def test_a_comparison_has_two_rows_a_model_and_says_what_differs():
+    published = pd.DataFrame(
+        [
+            {"operation": "mul", "model": "NMU", "runs": 10, "success_rate": 1.0,
+             "solved_at": 90_000.0, "sparsity_error": 2.5e-3},
+            {"operation": "mul", "model": "NALU", "runs": 100, "success_rate": 0.94,
+             "solved_at": math.nan, "sparsity_error": math.nan},
+        ]
+    )  # fmt: skip
+    compared = tables.comparison(summary(TABLE), published)
+    assert list(compared.iloc[:, 1]) == ["here", "paper"] * 2
+    assert compared.model[0] == "$a \\cdot b$, NMU"
+    assert compared["solved at, 1000 steps"][0].startswith("2.5 [")
+    assert list(compared.differs) == ["", "solved at", "", "success rate"]
+    assert compared["sparsity error"][2] == "—"
+
+
+def test_provenance_in_words():
+    line = tables.provenance_line(TABLE)
+    assert line == "4 seeds each, 1,000 steps; engine cpu on d, 0.5 s a run."
+
+
+def test_a_boundary_table_has_the_points_of_both():
+    ours = summary(TABLE.assign(overlap_ratio=0.25), ["overlap_ratio", "model"])
+    published = pd.DataFrame(
+        {"parameter": "overlap_ratio", "x": [0.25, 0.5], "model": "NMU", "runs": 10,
+         "success_rate": 1.0, "solved_at": 2500.0, "solved_at_low": 1.0, "solved_at_high": 2.0,
+         "sparsity_error": 2e-3}
+    )  # fmt: skip
+    compared = tables.boundary_table(ours, published, "overlap_ratio")
+    assert len(compared) == 1
+    assert compared.iloc[0, 3].startswith("2.5 [")
+    assert compared.iloc[0, 3].endswith("] (2.5)")  # quantiles of the figure are left out
+    assert compared.differs[0] == "nothing"
+
+
+def test_rates_by_rule_stand_beside_what_was_printed_then():
+    rates = pd.DataFrame(
+        [("mul", "NMU", "2019-05-11", 0.9), ("mul", "NMU", "2019-05-15", 0.8)],
+        columns=["operation", "model", "date", "success_rate"],
+    )
+    rates = pd.concat([rates, rates.assign(date=["2019-05-18", "2019-09-08"])], ignore_index=True)
+    printed = rates[:1].assign(success_rate=1.0)
+    table = tables.rules_table(rates, printed)
+    assert list(table.iloc[0, 1:]) == ["90 % (100 %)", "80 %", "90 %", "80 %"]
+    assert table.columns[1].startswith("2019-05-11")
