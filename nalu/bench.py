@@ -18,15 +18,18 @@ import pandas as pd
 import torch
 from numba import njit
 
-from .experiments import EXTRAPOLATION, MODELS
+from .experiments import EXTRAPOLATION, MODELS, sequential_mnist
 from .runs import cores
 from .store import processor
 from .tasks.arithmetic import SimpleMultiplication, StaticFunction
+from .tasks.mnist import load, normalised
 from .training import cpu, cuda, random, reference
 from .training.elementary import log
-from .training.protocol import prepare
+from .training.protocol import input_penalty, prepare
 from .training.random import BLOCK
 from .training.run import Run
+from .training.sequence_run import SequenceRun
+from .training.sequences import Training
 
 RECORDED = Path(__file__).parents[1] / "data" / "bench.csv"
 BENCHED = ("NMU", "NACMul", "NALU", "NAU")
@@ -161,6 +164,85 @@ def rows(seconds: float, models: Iterable[str] | None = None) -> Iterator[dict]:
                     "floor, µs": round(least * 1e6, 2),
                     "times floor": round(step / least, 1) if "one core" in name else "",
                 }
+
+
+def plain_sequences(run: SequenceRun, device: str) -> Callable[[int], None]:
+    """A function that does so many steps of sequential MNIST as most people write them."""
+    model = run.build().to(device)
+    reader, accumulator = model.reader, model.accumulator
+    cnn = torch.nn.Sequential(
+        reader.conv1, torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        reader.conv2, torch.nn.ReLU(), torch.nn.MaxPool2d(2),
+        torch.nn.Flatten(), reader.hidden, torch.nn.ReLU(), reader.output,
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(model.parameters(), lr=run.learning_rate)
+    regulariser = prepare(model, optimizer, run.protocol)
+    images, labels = (part.to(device) for part in load()["training"])
+    allowed = run.task.allowed(labels)
+
+    def work(steps: int) -> None:
+        for step in range(steps):
+            size = (run.batch_size, run.task.train_length)
+            batch = allowed[torch.randint(len(allowed), size, device=device)]
+            values = cnn(normalised(images[batch]).flatten(0, 1).unsqueeze(1)).unflatten(0, size)
+            states = accumulator(values)
+            error = states[..., 0] - run.task.target(labels[batch]).float()
+            penalty = input_penalty(accumulator.unit, accumulator.inputs(values, states))
+            loss = error.square().mean() + regulariser(step) + run.z_strength * penalty
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return work
+
+
+def sequence_rows(
+    seconds: float,
+    seeds: int = 10,
+    device: str | None = None,
+    units: Iterable[str] = ("NMU", "NAU"),
+) -> Iterator[dict]:
+    """One row per unit and contender of section 3.2: steps of training, no evaluations.
+
+    An NMU multiplies and an NAU adds. On a CPU all contenders have one core.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+
+    def engine(runs: list[SequenceRun]) -> Callable[[int], None]:
+        training = Training(runs, torch.device(device), torch.float32, load())
+        batch = training.windows[:, : runs[0].batch_size]
+        return lambda steps: [training.update(batch, step + 1) for step in range(steps)]
+
+    def finished(work: Callable[[int], None]) -> Callable[[int], None]:
+        def and_wait(steps: int) -> None:
+            work(steps)
+            if device == "cuda":
+                torch.cuda.synchronize()
+
+        return and_wait
+
+    for unit in units:
+        operation = "product" if unit == "NMU" else "sum"
+        runs = sequential_mnist(operation, seeds=range(seeds), models=[unit])
+        plain = None
+        for name, at_once, work in (
+            ("plain PyTorch loop", 1, plain_sequences(runs[0], device)),
+            ("sequences, alone", 1, engine(runs[:1])),
+            (f"sequences, {seeds} seeds", seeds, engine(runs)),
+        ):
+            step = seconds_per_step(finished(work), seconds) / at_once
+            plain = plain or step
+            yield {
+                "task": f"{operation} of {runs[0].task.train_length} digits",
+                "model": unit,
+                "engine": name,
+                "images/s": round(runs[0].batch_size * runs[0].task.train_length / step),
+                "ms a step": round(step * 1e3, 2),  # of one seed
+                "times plain": round(plain / step, 2),
+            }
+    torch.set_num_threads(threads)
 
 
 def machine() -> str:

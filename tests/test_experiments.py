@@ -4,7 +4,15 @@ from collections import Counter
 
 import pytest
 
-from nalu.experiments import BASIC, boundary, model_named, simple_multiplication, static_function
+from nalu.experiments import (
+    BASIC,
+    EXACT,
+    boundary,
+    model_named,
+    sequential_mnist,
+    simple_multiplication,
+    static_function,
+)
 from nalu.training.protocol import FINAL_ADDITION, FINAL_MULTIPLICATION, Draft
 
 
@@ -104,3 +112,36 @@ def test_unknown_protocol_parameter_and_field(experiment):
 def test_unknown_boundary():
     with pytest.raises(ValueError, match="parameter is 'depth': it must be one of input_size"):
         boundary("depth")
+
+
+def test_sequential_mnist_is_the_papers():
+    product, total = sequential_mnist("product"), sequential_mnist("sum")
+    assert len(product) == len(total) == 50
+    assert {run.seed for run in product} == set(range(10))
+    assert all(run.epochs == 1000 and run.protocol_name == "final" for run in product + total)
+    assert {run.unit for run in product if run.z_strength} == {"NMU"}
+    assert {run.unit for run in total if run.z_strength} == {"NAC", "NAU"}
+    assert {run.task.train_length for run in product} == {2}
+    assert not any(run.z_strength for run in sequential_mnist("sum", z_strength=0.0))
+    draft = sequential_mnist("sum", "draft")
+    assert {(run.epochs, run.cnn_outputs, run.z_strength) for run in draft} == {(100_000, 10, 0.0)}
+    few = sequential_mnist("product", seeds=[3], models=["NAC•", EXACT], epochs=7, batch_size=32)
+    assert [(run.model, run.seed, run.epochs, run.batch_size) for run in few] == [
+        ("NACMul", 3, 7, 32),
+        ("exact", 3, 7, 32),
+    ]
+    assert {run.experiment for run in few} == {"sequential_mnist"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("mul",), "operation is 'mul'"),
+        (("sum", "finnal"), "no protocol is named 'finnal'"),
+        (("sum", "final", [0], ["NAX"]), "no unit is named 'NAX'"),
+        (("sum", "final", [-1]), "seed is -1"),
+    ],
+)
+def test_what_sequential_mnist_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        sequential_mnist(*arguments)

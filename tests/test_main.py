@@ -98,3 +98,11 @@ def test_the_floor_counts_what_a_step_needs():
     assert bench.floor(run, rate) == 128 * (3 * 2 * 4 * 2 + 3 * 3 * 2 * 1)
     rate = {"word": 0.0, "multiply-add": 0.0, "logarithm": 1.0}
     assert bench.floor(run, rate) == 128 * (4 + 2 * 2 + 2 + 2 * 1)
+
+
+def test_the_bench_of_sequences_compares_with_a_plain_loop():
+    rows = list(bench.sequence_rows(0.01, seeds=2, device="cpu", units=["NMU"]))
+    assert [row["engine"].split()[-1] for row in rows] == ["loop", "alone", "seeds"]
+    assert {row["model"] for row in rows} == {"NMU"}
+    assert rows[0]["times plain"] == 1.0
+    assert all(row["images/s"] > 0 for row in rows)

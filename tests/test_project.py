@@ -81,7 +81,7 @@ def test_files_import_only_from_their_own_floor_and_below():
         {"moments", "surfaces", "units"},
         {"tasks"},
         {"training"},
-        {"runs", "evaluation"},
+        {"runs", "evaluation", "sequence_evaluation"},
         {"experiments"},
         {"figures", "tables", "parameters", "algebra", "errata"},
     ]

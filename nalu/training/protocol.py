@@ -16,7 +16,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from ..units import NMU, Constrained
+from ..units import NAC, NAU, NMU, Constrained, Unit
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class Final:
 # of millions of steps, and do nothing before ``start``.
 FINAL_MULTIPLICATION = Final(strength=10.0, start=1_000_000, end=2_000_000)
 FINAL_ADDITION = Final(strength=0.01, start=5_000, end=50_000)
+FINAL_SEQUENCE = Final(strength=10.0, start=10_000, end=100_000)  # all models of section 3.2
 
 
 def constrained_units(model: nn.Module) -> Iterator[Constrained]:
@@ -106,6 +107,25 @@ def protocol_for(model: nn.Module, protocol: str | Draft | Final) -> Draft | Fin
     raise ValueError(
         f"no protocol is named {protocol!r}: use 'draft', 'final', or a Draft or Final of your own"
     )
+
+
+def input_penalty(unit: Unit, inputs: Tensor) -> Tensor:
+    """R_z of the final paper (section 3.2), of what a unit read: (..., in_features) -> scalar.
+
+        R_z = mean (1 - |W_oi|) (z̄_i - e)²,  e = 0 for NAC₊ and NAU, 1 for NMU
+
+    where z̄_i is the mean of input i over everything else, in recurrent use over the batch and
+    time. An input that the unit does not pass on (W = 0) could have any value as far as the
+    error goes; this draws its mean to e, which adds or multiplies nothing. The gradient goes
+    to the weights and through z̄ to what gave the inputs, as in the authors' code.
+
+    Raises:
+        ValueError: R_z is not defined for the unit.
+    """
+    if type(unit) not in (NAC, NAU, NMU):
+        raise ValueError(f"R_z is defined for NAC, NAU and NMU, not for {unit}: leave it out")
+    mean = inputs.flatten(0, -2).mean(0)
+    return ((1 - unit.weight.abs()) * (mean - unit.neutral) ** 2).mean()
 
 
 class Regulariser:

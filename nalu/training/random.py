@@ -20,7 +20,7 @@ from numba import njit
 from torch import Tensor
 
 # What numbers are drawn for: the second part of an address.
-TRAINING, INTERPOLATION, EXTRAPOLATION, VALIDATION, TEST, OFFSET, THRESHOLD = range(7)
+TRAINING, INTERPOLATION, EXTRAPOLATION, VALIDATION, TEST, OFFSET, THRESHOLD, SHUFFLE = range(8)
 
 BLOCK = 128  # rows in a block of samples: the engines' unit of work
 MASK = 0xFFFFFFFF
@@ -131,6 +131,14 @@ def words(seeds: Tensor, purpose: int, step: int, rows: int, columns: int) -> Te
     constant = torch.full_like(quad, step), torch.full_like(quad, purpose)
     drawn = philox(quad, row, *constant, seeds & MASK, seeds >> 32)
     return torch.stack(torch.broadcast_tensors(*drawn), -1).flatten(2)[..., :columns]
+
+
+def permutations(seeds: Tensor, purpose: int, step: int, size: int) -> Tensor:
+    """An order of 0 ... size - 1 for every seed: (seeds,) int64 -> (seeds, size) int64.
+
+    The words of row 0 decide it; equal words keep the order of their columns.
+    """
+    return words(seeds, purpose, step, 1, size)[:, 0].argsort(dim=-1, stable=True)
 
 
 def scale(words: Tensor, ranges) -> Tensor:

@@ -10,6 +10,8 @@ import hashlib
 import json
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 
@@ -35,6 +37,14 @@ SHARED_SEED = 0  # of the validation and test sets, which all runs of the final 
 _building = threading.Lock()  # units draw from torch's one global generator
 
 
+@contextmanager
+def initialising(seed: int) -> Iterator[None]:
+    """Units made inside have initial parameters of ``seed``; torch's generator stays as it is."""
+    with _building, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
 def layer_named(name: str) -> str:
     """The name of a layer as ``Run`` keeps it, from any name its unit has had.
 
@@ -44,8 +54,25 @@ def layer_named(name: str) -> str:
     return name if name in LAYERS else unit_named(name).__name__
 
 
+class Filed:
+    """A run's name in a store: its kind, which is all but the seed, and the seed.
+
+    A subclass has ``seed``, ``specification()``, and ``words()`` to find a file by.
+    """
+
+    def kind(self, engine: str) -> str:
+        """What this run and those with other seeds, from one engine, are filed under."""
+        seedless = copy.copy(self)
+        object.__setattr__(seedless, "seed", 0)
+        return _kind(seedless, engine)
+
+    def key(self, engine: str) -> str:
+        """The name of this run's result from one engine, the same on every machine."""
+        return f"{self.kind(engine)}-{self.seed}"
+
+
 @dataclass(frozen=True)
-class Run:
+class Run(Filed):
     """One training of one model on one task: same specification, same result.
 
     Names are made canonical and ``protocol`` may be "draft" or "final", which stands for the
@@ -139,15 +166,9 @@ class Run:
             fields[name] = kinds[values.pop("name")](**values)
         return cls(**{**fields, "layers": tuple(fields["layers"])})
 
-    def kind(self, engine: str) -> str:
-        """What this run and those with other seeds, from one engine, are filed under."""
-        seedless = copy.copy(self)
-        object.__setattr__(seedless, "seed", 0)
-        return _kind(seedless, engine)
-
-    def key(self, engine: str) -> str:
-        """The name of this run's result from one engine, the same on every machine."""
-        return f"{self.kind(engine)}-{self.seed}"
+    def words(self) -> list[str]:
+        task = self.task
+        return [*self.layers, task.operation, str(task.input_size), self.protocol_name]
 
     def build(self) -> nn.Sequential:
         """The model with its initial parameters, float32 on the CPU.
@@ -156,8 +177,7 @@ class Run:
         authors' code initialises everything twice, and the second time counts.
         """
         first, second = (LAYERS[name] for name in self.layers)
-        with _building, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with initialising(self.seed):
             model = nn.Sequential(
                 first(self.task.input_size, self.hidden_size), second(self.hidden_size, 1)
             )
@@ -168,12 +188,11 @@ class Run:
 
 
 @lru_cache
-def _kind(run: Run, engine: str) -> str:
+def _kind(run: Filed, engine: str) -> str:
     """Words to find a file by, and a digest of everything but the seed."""
     text = json.dumps({"engine": engine, **run.specification()}, sort_keys=True)
-    words = [*run.layers, run.task.operation, str(run.task.input_size), run.protocol_name, engine]
     return "-".join(
-        [re.sub(r"\W+", "_", word) for word in words]
+        [re.sub(r"\W+", "_", word) for word in (*run.words(), engine)]
         + [hashlib.sha256(text.encode()).hexdigest()[:16]]
     )
 

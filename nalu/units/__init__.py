@@ -11,6 +11,7 @@ from .nac_mul import NACMul, nac_mul
 from .nalu import NALU
 from .nau import NAU
 from .nmu import NMU, nmu
+from .recurrent import LSTM, Exact, Recurrent
 
 UNITS: dict[str, type[Unit]] = {
     unit.__name__: unit for unit in (Linear, ReLU, ReLU6, NAC, NACMul, NALU, NAU, NMU)
@@ -30,6 +31,6 @@ def unit_named(name: str) -> type[Unit]:
 
 
 __all__ = [
-    *UNITS, "Constrained", "EPSILON", "UNITS", "Unit",
+    *UNITS, "Constrained", "EPSILON", "Exact", "LSTM", "Recurrent", "UNITS", "Unit",
     "nac_mul", "nac_weight", "nmu", "side_by_side", "unit_named",
 ]  # fmt: skip

@@ -24,6 +24,7 @@ class Unit(nn.Module):
 
     label: str  # how the paper writes the unit
     aliases: tuple[str, ...] = ()  # what else it has been called
+    neutral: float = 0.0  # what it starts from in recurrent use: 1 if it multiplies
 
     def __init__(self, in_features: int, out_features: int):
         super().__init__()

@@ -34,6 +34,7 @@ class NACMul(NAC):
 
     label = "NAC•"
     aliases = ("NAC*", "NAC_*", "NAC_•", "NAC_mul", "nac_mul")
+    neutral = 1.0
 
     def __init__(
         self,

@@ -63,6 +63,7 @@ class NMU(Constrained):
     label = "NMU"
     aliases = ("nmu", "ReRegualizedLinearMNAC")
     interval = (0.0, 1.0)
+    neutral = 1.0
 
     def __init__(
         self,

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from nalu import NAU, NMU, Draft, Final, Linear, prepare
+from nalu import NAC, NALU, NAU, NMU, Draft, Final, Linear, NACMul, prepare
+from nalu.training.protocol import input_penalty
 from nalu.units import UNITS, Constrained
 
 
@@ -284,3 +285,36 @@ def test_ordinary_training_loop_finds_the_operation():
         torch.testing.assert_close(unit.weight, unit.weight.round(), rtol=0, atol=0.01)
     x, target = examples(1000, 2, 6)
     torch.testing.assert_close(model(x), target, rtol=0.01, atol=0)
+
+
+def test_r_z_of_numbers_worked_out_by_hand():
+    """z̄ = (2, 0.5): the means over the batch and time of each of the two inputs."""
+    inputs = torch.tensor([[[1.0, 0.0], [3.0, 1.0]], [[4.0, -1.0], [0.0, 2.0]]])
+    for unit, w_hat, expected in (
+        (NMU(2, 1), [0.25, 1.0], (0.75 * 1.0 + 0.0) / 2),
+        (NMU(2, 1), [0.0, 0.5], (1.0 + 0.5 * 0.25) / 2),
+        (NAU(2, 1), [-0.5, 0.0], (0.5 * 4.0 + 0.25) / 2),
+        (NAU(2, 2), [[1.0, -1.0], [0.0, 0.5]], (0.0 + 0.0 + 4.0 + 0.125) / 4),
+    ):
+        unit.w_hat.data = torch.tensor(w_hat).view_as(unit.w_hat)
+        assert input_penalty(unit, inputs).item() == pytest.approx(expected)
+    nac = NAC(2, 1)
+    nac.w_hat.data, nac.m_hat.data = torch.full((1, 2), 100.0), torch.zeros(1, 2)  # W = 1/2
+    assert input_penalty(nac, inputs).item() == pytest.approx((0.5 * 4.0 + 0.5 * 0.25) / 2)
+
+
+@pytest.mark.parametrize("unit", [NAC, NAU, NMU])
+def test_r_z_has_gradients_for_weights_and_inputs(unit):
+    unit = unit(3, 2, dtype=torch.float64)
+    inputs = torch.rand(4, 5, 3, dtype=torch.float64, requires_grad=True)
+
+    def penalty(inputs, *parameters):  # gradcheck changes the unit's own, in place
+        return input_penalty(unit, inputs)
+
+    assert torch.autograd.gradcheck(penalty, [inputs, *unit.parameters()])
+
+
+@pytest.mark.parametrize("unit", [NACMul, NALU])
+def test_r_z_is_not_defined_for_other_units(unit):
+    with pytest.raises(ValueError, match="R_z is defined for NAC, NAU and NMU, not for NA"):
+        input_penalty(unit(2, 1), torch.rand(4, 2))

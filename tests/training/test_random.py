@@ -124,3 +124,23 @@ def test_samples_fill_each_range_of_a_union_alike():
     assert right.min() >= 2
     assert right.max() < 6
     assert abs(right.mean() - 4) < 5 * (4 / 12**0.5) / len(right) ** 0.5
+
+
+def test_permutations_are_orders_that_each_address_has_of_its_own():
+    seeds = torch.tensor([0, 1, 2**40])
+    orders = random.permutations(seeds, random.SHUFFLE, 3, 1000)
+    assert torch.equal(orders.sort(-1).values, torch.arange(1000).expand(3, -1))
+    assert torch.equal(orders[1], random.permutations(seeds[1:2], random.SHUFFLE, 3, 1000)[0])
+    others = [
+        random.permutations(seeds, random.SHUFFLE, 4, 1000),
+        random.permutations(seeds, random.TRAINING, 3, 1000),
+        random.permutations(seeds + 5, random.SHUFFLE, 3, 1000),
+    ]
+    for other in others:
+        assert (orders == other).double().mean() < 0.01
+
+
+def test_equal_words_keep_their_order(monkeypatch):
+    tied = torch.tensor([[[5, 1, 5, 1, 0]]])
+    monkeypatch.setattr(random, "words", lambda *address: tied)
+    assert random.permutations(torch.tensor([0]), random.TEST, 0, 5).tolist() == [[4, 1, 3, 0, 2]]

@@ -1,0 +1,365 @@
+"""The engine of sequential MNIST (section 3.2): ordinary modules and autograd on any device.
+
+One run alone is an ordinary PyTorch loop. Several are trained side by side under ``torch.vmap``,
+which turns their convolutions into grouped ones. That is for GPUs, where a batch of 64 sequences
+is little work and most time goes into starting kernels, which then serve all runs. On a
+processor core one run is work enough, and several at once are slower than one after the other:
+give each core a run of its own.
+
+All digits are on the device; a batch is gathered from them. For an evaluation every digit is
+read once, and sequences of all lengths are gathered from the values read.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+from ..tasks.mnist import Digits, load, normalised
+from ..units import Constrained, Recurrent
+from . import random
+from .protocol import Regulariser, constrained_units, input_penalty
+from .run import SHARED_SEED
+from .sequence_run import SequenceLog, SequenceModel, SequenceRun
+
+CHUNK = 1_000  # images that are read at once in an evaluation
+FIXED = {"validation": random.VALIDATION, "test": random.TEST}  # sets that all runs share
+
+
+class FunctionOf(nn.Module):
+    """A function of a model and of inputs, as a module with the parameters of the model."""
+
+    def __init__(self, model: nn.Module, function: Callable):
+        super().__init__()
+        self.model = model
+        self.function = function
+
+    def forward(self, *inputs):
+        return self.function(self.model, *inputs)
+
+
+def serves(run) -> bool:
+    """Whether this engine can train the run: all of sequential MNIST."""
+    return isinstance(run, SequenceRun)
+
+
+def train(
+    runs: Sequence[SequenceRun],
+    tick: Callable[[int], None] = lambda steps: None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device | None = None,
+    checkpoint: str | Path | None = None,
+    digits: dict[str, Digits] | None = None,
+) -> list[SequenceLog]:
+    """Train runs that differ in their seeds only, side by side.
+
+    Args:
+        runs: on a CPU best one at a time, on a GPU as many as its memory holds.
+        tick: called with the number of steps (times runs) done since the last call; what it
+            raises ends the training.
+        dtype: float32, or float64 for comparisons.
+        device: the GPU if there is one.
+        checkpoint: a file that is written at every evaluation and at the end. If it exists, the
+            training goes on from it, on a CPU to the same bits as without the interruption;
+            that may also be for more epochs than it was begun with. It stays when all is done.
+        digits: in place of all of MNIST, as ``load`` gives them.
+
+    Raises:
+        ValueError: the runs differ in more than their seeds, there are too few digits for a
+            sequence, or the checkpoint is damaged or another training's.
+    """
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    training = Training(runs, device, dtype, load() if digits is None else digits)
+    path = None if checkpoint is None else Path(checkpoint)
+    if path is not None and path.exists():
+        training.resume(path)
+    # TensorFloat would round the factors of a convolution to 10 bits.
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        while True:
+            if training.to_be_evaluated:
+                training.evaluate()
+                if path is not None:
+                    training.save(path)
+            if training.finished:
+                break
+            training.train_epoch(tick)
+    if path is not None:
+        training.save(path)
+    return training.logs()
+
+
+def trained(run: SequenceRun, checkpoint: str | Path) -> SequenceModel:
+    """The model of one of the runs in a checkpoint with the parameters it has there.
+
+    Raises:
+        ValueError: the checkpoint is damaged or has no such run, whatever its ``epochs``.
+    """
+    tensors, header = _read(Path(checkpoint))
+    names = [_name(SequenceRun.from_specification(each)) for each in header["runs"]]
+    if _name(run) not in names:
+        raise ValueError(f"{checkpoint} has no {run}: name the file it was trained with")
+    model = run.build()
+    at = names.index(_name(run))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"parameter model.{name}"][at])
+    return model
+
+
+class Training:
+    """Runs in progress: stacked parameters, (runs, ...), their optimiser, and what is logged."""
+
+    def __init__(
+        self,
+        runs: Sequence[SequenceRun],
+        device: torch.device,
+        dtype: torch.dtype,
+        digits: dict[str, Digits],
+    ):
+        self.runs, self.run, self.dtype = list(runs), runs[0], dtype
+        if any(run.but(seed=0) != self.run.but(seed=0) for run in runs):
+            raise ValueError("the runs differ in more than their seeds: train them separately")
+        self.task = self.run.task
+        self.digits = {name: Digits(*(t.to(device) for t in part)) for name, part in digits.items()}
+        self.seeds = torch.tensor([run.seed for run in runs], device=device)
+        length = self.task.train_length
+        self.windows = self._windows("training", self.seeds, random.TRAINING, length)
+        self.sets = [("validation", length), *(("test", n) for n in self.task.test_lengths)]
+        shared = torch.full_like(self.seeds[:1], SHARED_SEED)
+        self.fixed = [self._windows(name, shared, FIXED[name], n)[0] for name, n in self.sets]
+
+        models = [run.build().to(device, dtype) for run in runs]
+        self.model = models[0]
+        self.parameters, _ = stack_module_state([FunctionOf(model, None) for model in models])
+        self.stacked = copy.deepcopy(self.model)  # holds all runs' parameters at once
+        for name, parameter in self.parameters.items():
+            owner, _, attribute = name.removeprefix("model.").rpartition(".")
+            setattr(self.stacked.get_submodule(owner), attribute, nn.Parameter(parameter.detach()))
+        self.regulariser = Regulariser(self.model, self.run.protocol)
+        self.optimizer = torch.optim.Adam(
+            self.parameters.values(), lr=self.run.learning_rate, fused=True
+        )
+        self.epoch = 0
+        self.diverged_at = torch.full_like(self.seeds, -1)  # read once an epoch only
+        self.rows: dict[str, list[Tensor]] = {}  # of the logs, each (runs, ...) float64
+        self.evaluated: list[int] = []  # epochs
+
+    def _windows(self, split: str, seeds: Tensor, purpose: int, length: int) -> Tensor:
+        """Sequences of digits of a split, an order for every seed: (seeds, windows, length)."""
+        allowed = self.task.allowed(self.digits[split].labels)
+        orders = random.permutations(seeds, purpose, 0, len(allowed))
+        return torch.stack([self.task.windows(allowed, order, length) for order in orders])
+
+    def each(self, function: Callable, *inputs: Tensor):
+        """``function(model, *inputs)`` for every run, of inputs and to results (runs, ...)."""
+        of_model = FunctionOf(self.model, function)
+
+        def one(parameters, *inputs):
+            return functional_call(of_model, parameters, inputs)
+
+        if len(self.runs) > 1:
+            return vmap(one)(self.parameters, *inputs)
+        alone = {name: parameter.squeeze(0) for name, parameter in self.parameters.items()}
+        result = one(alone, *(x.squeeze(0) for x in inputs))
+        return tuple(r[None] for r in result) if isinstance(result, tuple) else result[None]
+
+    @property
+    def batches(self) -> int:
+        """Steps an epoch; the last batch may be smaller."""
+        return -(-self.windows.shape[1] // self.run.batch_size)
+
+    @property
+    def finished(self) -> bool:
+        return self.epoch >= self.run.epochs or bool((self.diverged_at >= 0).all())
+
+    @property
+    def to_be_evaluated(self) -> bool:
+        return self.epoch % self.run.evaluate_every == 0 and self.epoch not in self.evaluated
+
+    def train_epoch(self, tick: Callable[[int], None]) -> None:
+        """One pass over the training sequences, in an order of its own for every run."""
+        orders = random.permutations(self.seeds, random.SHUFFLE, self.epoch, self.windows.shape[1])
+        shuffled = self.windows.gather(1, orders[..., None].expand_as(self.windows))
+        for i, batch in enumerate(shuffled.split(self.run.batch_size, 1)):
+            self.update(batch, self.epoch * self.batches + i + 1)
+            tick(len(self.runs))
+        self.epoch += 1
+
+    def update(self, batch: Tensor, step: int) -> None:
+        """One step of Adam for all runs, then the constraint; steps count from 1, as in the paper.
+
+        Args:
+            batch: sequences, (runs, rows, time).
+        """
+        images, labels = self.digits["training"]
+        x = normalised(images[batch]).to(self.dtype)
+        target = self.task.target(labels[batch]).to(self.dtype)
+        clock = self.epoch if self.run.protocol_name == "draft" else step
+
+        def losses(model: SequenceModel, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+            values, states = model(x)
+            error = (self.task.scored(states[..., 0]) - target).square().mean()
+            penalty = self.regulariser(clock)
+            if self.run.z_strength:
+                read = model.accumulator.inputs(values, states)
+                penalty = penalty + self.run.z_strength * input_penalty(
+                    model.accumulator.unit, read
+                )
+            return error, penalty
+
+        self.optimizer.zero_grad()
+        errors, penalties = self.each(losses, x, target)
+        first = (self.diverged_at < 0) & ~torch.isfinite(errors.detach())
+        self.diverged_at.masked_fill_(first, step)
+        (errors + penalties).sum().backward()
+        self.optimizer.step()
+        for unit in constrained_units(self.stacked):
+            self.run.protocol.constrain(unit)
+
+    @torch.no_grad()
+    def evaluate(self) -> None:
+        """One row of every run's log."""
+        values = {split: self._read(split) for split in FIXED}
+        errors = []
+        for (split, _), windows in zip(self.sets, self.fixed, strict=True):
+            target = self.task.target(self.digits[split].labels[windows])
+            states = self.each(lambda model, x: model.accumulator(x), values[split][:, windows])
+            # In float64, as squares of long products can exceed float32.
+            error = self.task.scored(states[..., 0]).double() - target
+            errors.append(error.square().mean((-2, -1)))
+        one_hot = nn.functional.one_hot(self.digits["validation"].labels.long(), 10).double()
+        row = {
+            "errors": torch.stack(errors, -1),
+            "sparsity": self.each(_sparsity_error).double(),
+            "digits": (one_hot / one_hot.sum(0)).T @ values["validation"].double(),
+        }
+        for name, value in row.items():
+            self.rows.setdefault(name, []).append(value.cpu())
+        self.evaluated.append(self.epoch)
+
+    def _read(self, split: str) -> Tensor:
+        """The values of all digits of a split: (runs, n, outputs)."""
+
+        def read(images: Tensor) -> Tensor:
+            x = normalised(images).to(self.dtype)
+            return self.each(lambda model: model.reader(x))
+
+        return torch.cat(list(map(read, self.digits[split].images.split(CHUNK))), 1)
+
+    def logs(self) -> list[SequenceLog]:
+        logs = []
+        steps = [epoch * self.batches for epoch in self.evaluated]
+        for i, diverged in enumerate(self.diverged_at.tolist()):
+            known = [at for at, step in enumerate(steps) if diverged < 0 or step < diverged]
+            errors, sparsity, digits = (
+                [self.rows[name][at][i].tolist() for at in known]
+                for name in ("errors", "sparsity", "digits")
+            )
+            logs.append(
+                SequenceLog(
+                    [self.evaluated[at] for at in known],
+                    [steps[at] for at in known],
+                    [validation for validation, *_ in errors],
+                    [test for _, *test in errors],
+                    sparsity,
+                    digits,
+                    None if diverged < 0 else diverged,
+                )
+            )
+        return logs
+
+    def save(self, path: Path) -> None:
+        """Write all that the rest of the training depends on, whole or not at all."""
+        tensors = {"diverged at": self.diverged_at}
+        for name, parameter in self.parameters.items():
+            tensors[f"parameter {name}"] = parameter.detach()
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"adam {key} {name}"] = value
+        for name, rows in self.rows.items():
+            tensors[f"row {name}"] = torch.stack(rows)
+        header = {
+            "runs": [run.specification() for run in self.runs],
+            "epoch": self.epoch,
+            "evaluated": self.evaluated,
+        }
+        content = safetensors.torch.save(
+            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+            {"training": json.dumps(header)},
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+        try:
+            with unfinished.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
+
+    def resume(self, path: Path) -> None:
+        """Go on from what ``save`` wrote, perhaps for runs of fewer epochs than these.
+
+        Raises:
+            ValueError: the file is damaged, of other runs, or trained longer than these.
+        """
+        tensors, header = _read(path)
+        saved = [_name(SequenceRun.from_specification(each)) for each in header["runs"]]
+        if saved != [_name(run) for run in self.runs]:
+            raise ValueError(f"{path} is the checkpoint of other runs: delete it, or name another")
+        if header["epoch"] > self.run.epochs:
+            raise ValueError(
+                f"{path} has trained {header['epoch']} epochs already, and {self.run.epochs} are "
+                "asked for: take more epochs, or name another file"
+            )
+        self.epoch, self.evaluated = header["epoch"], header["evaluated"]
+        self.diverged_at.copy_(tensors["diverged at"])
+        state = self.optimizer.state_dict()
+        with torch.no_grad():
+            for i, (name, parameter) in enumerate(self.parameters.items()):
+                parameter.copy_(tensors[f"parameter {name}"])
+                keys = ("step", "exp_avg", "exp_avg_sq") if self.epoch else ()
+                state["state"][i] = {key: tensors[f"adam {key} {name}"] for key in keys}
+        if self.epoch:
+            self.optimizer.load_state_dict(state)
+        self.rows = {
+            name.removeprefix("row "): list(rows)
+            for name, rows in tensors.items()
+            if name.startswith("row ")
+        }
+
+
+def _name(run: SequenceRun) -> dict:
+    """What a run of any number of epochs is called in a checkpoint."""
+    return run.but(epochs=0).specification()
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """The tensors and the header of a checkpoint."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["training"])
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (SafetensorError, KeyError, ValueError) as reason:
+        raise ValueError(
+            f"{path} is not a whole checkpoint ({reason}): delete it to begin anew"
+        ) from reason
+
+
+def _sparsity_error(model: SequenceModel) -> Tensor:
+    """max of min(|W|, |1 - |W||), a scalar; NaN where there is no arithmetic unit."""
+    accumulator = model.accumulator
+    if not isinstance(accumulator, Recurrent):
+        return accumulator.weight_hh.sum() * torch.nan
+    return Constrained.sparsity_penalty(accumulator.unit.weight).max()
