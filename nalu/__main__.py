@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import bench
-from .experiments import BOUNDARIES, EXPERIMENTS, MODELS
+from .experiments import BOUNDARIES, EXPERIMENTS, MODELS, SEQUENTIAL, sequential_mnist
 from .runs import ENGINES, record, store_of, sweep, verify
 from .tasks.arithmetic import OPERATIONS
 from .training.run import STREAMS
@@ -34,12 +34,15 @@ def parser() -> argparse.ArgumentParser:
     experiment = argparse.ArgumentParser(add_help=False)
     add = experiment.add_argument
     add("name", choices=EXPERIMENTS, help="the experiment")
-    add("--protocol", choices=["draft", "final"], default="draft")
+    add("--protocol", choices=["draft", "final"], help="else draft, and final for sequential_mnist")
     add("--seeds", type=whole_numbers, help="0:100 or 0,1,7; else the paper's")
     add("--models", type=names, help=f"of {', '.join(MODELS)}; else the paper's")
-    add("--operations", type=names, help=f"of {', '.join(OPERATIONS)}")
+    add("--operations", type=names, help=f"of {', '.join(OPERATIONS)}: of static_function")
     add("--parameter", choices=BOUNDARIES["final"], help="what a boundary varies")
     add("--iterations", type=int, help="else the paper's")
+    add("--operation", choices=SEQUENTIAL, help="of sequential_mnist; else product")
+    add("--epochs", type=int, help="of sequential_mnist; else the paper's")
+    add("--z-strength", type=float, help="of R_z in sequential_mnist; else the paper's")
     add("--stream", choices=STREAMS, help="whose random numbers; else philox")
     add("--engine", choices=["auto", *ENGINES], default="auto")
 
@@ -60,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("verify", help="compute recorded runs again and compare")
     command.add_argument("--sample", type=int, default=10, help="how many runs, drawn at random")
     command.add_argument("--seed", type=int, default=0, help="of the draw")
-    command.add_argument("--iterations", type=int, help="leave longer runs out")
+    command.add_argument("--seconds", type=float, help="leave out runs that took longer")
     command.add_argument("--store", type=Path, help="folder of records; else all there are")
     return top
 
@@ -72,15 +75,17 @@ def specifications(arguments: argparse.Namespace):
         ValueError: the experiment has no such argument, or no such value.
     """
     experiment = EXPERIMENTS[arguments.name]
-    given = {
-        name: value
-        for name in ("seeds", "models", "operations", "parameter", "iterations", "stream")
-        if (value := getattr(arguments, name)) is not None
-    }
-    known = {*inspect.signature(experiment).parameters, "stream"}
+    names = (
+        "protocol", "seeds", "models", "operations", "parameter", "iterations", "stream",
+        "operation", "epochs", "z_strength",
+    )  # fmt: skip
+    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    known = set(inspect.signature(experiment).parameters)
+    if experiment is not sequential_mnist:
+        known.add("stream")
     for name in given.keys() - known:
-        raise ValueError(f"{arguments.name} has no --{name}")
-    return experiment(protocol=arguments.protocol, **given)
+        raise ValueError(f"{arguments.name} has no --{name.replace('_', '-')}")
+    return experiment(**given)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if arguments.command == "verify":
         store = store_of(arguments.store)
-        table = verify(store, arguments.sample, arguments.seed, arguments.iterations)
+        table = verify(store, arguments.sample, arguments.seed, arguments.seconds)
         print(table.to_string(index=False) if len(table) else "there are no records")
         return int((table.result == "different").any()) if len(table) else 0
     try:
@@ -105,11 +110,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     table = sweep(runs, arguments.engine, arguments.store)
     if arguments.output:
         table.to_csv(arguments.output, index=False)
-    groups = [column for column in ("model", "operation") if column in table]
-    measured = table[table.solved].groupby(groups)[["solved_at", "sparsity_error"]].mean()
-    rates = table.groupby(groups, sort=False).solved.agg(["mean", "size"])
-    print(rates.set_axis(["success_rate", "runs"], axis=1).join(measured).to_string())
+    print(outcome(table).to_string())
     return 0
+
+
+def outcome(table):
+    """What a sweep came to, a row a model and operation."""
+    groups = table.groupby(["model", "operation"], sort=False)
+    if "solved" not in table:  # of one run alone, no one knows
+        return groups[["best_epoch", "validation_error", "sparsity_error"]].mean()
+    measured = table[table.solved].groupby(["model", "operation"])
+    rates = groups.solved.agg(success_rate="mean", runs="size")
+    return rates.join(measured[["solved_at", "sparsity_error"]].mean())
 
 
 if __name__ == "__main__":

@@ -270,8 +270,8 @@ def sparsity_mean(values) -> Estimate:
 def summary(table: pd.DataFrame, by: Sequence[str] = ("operation", "model")) -> pd.DataFrame:
     """The three measures of each group of a sweep's rows, in the order they come in.
 
-    Columns: those of ``by``, ``runs``, ``iterations`` and, each also with ``_low`` and
-    ``_high`` for the ends of its 95 % interval, ``success_rate``, ``solved_at`` and
+    Columns: those of ``by``, ``runs``, ``iterations`` or ``epochs`` and, each also with ``_low``
+    and ``_high`` for the ends of its 95 % interval, ``success_rate``, ``solved_at`` and
     ``sparsity_error``, the last two means over solved runs and NaN where there are none;
     ``solved_at_median``; ``seconds``, the mean of a run.
     """
@@ -281,13 +281,16 @@ def summary(table: pd.DataFrame, by: Sequence[str] = ("operation", "model")) -> 
         estimates = {
             "success_rate": wilson(len(solved), len(group)),
             "solved_at": gamma_mean(solved.solved_at),
-            "sparsity_error": sparsity_mean(solved.sparsity_error),
+            "sparsity_error": sparsity_mean(solved.sparsity_error.dropna()),
         }
         row = {**dict(zip(by, values, strict=True)), "runs": len(group)}
-        row["iterations"] = group.iterations.max()
+        for name in group.columns.intersection(["iterations", "epochs"]):
+            row[name] = group[name].max()
         for name, (value, low, high) in estimates.items():
             row |= {name: value, f"{name}_low": low, f"{name}_high": high}
-        row |= {"solved_at_median": solved.solved_at.median(), "seconds": group.seconds.mean()}
+        row["solved_at_median"] = solved.solved_at.median()
+        if "seconds" in group:
+            row["seconds"] = group.seconds.mean()
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -3,8 +3,9 @@
 A file holds the records of one kind of run, which differ in their seeds only: JSON, one line a
 record. A line without a seed is what the records after it share: engine, specification, and
 with what they were computed. A record has its score and seconds, a digest of its whole log, its
-learning curve unless that was left out, and a checksum. The runs that come with the project and
-those of a reader's own cache have this one format.
+learning curve unless that was left out, and a checksum. The parameters that a run ended with, where
+they are kept, are in a file beside. The runs that come with the project and those of a reader's
+own cache have this one format.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 import torch
 
 RECORDED = Path(__file__).parents[1] / "data" / "runs"  # comes with the project
@@ -86,12 +88,16 @@ class Record:
     seconds: float  # of one core, or of the device, for this run
     digest: str  # of the whole log
     packed: str  # the learning curve: float32 rows, compressed, as text; or ""
+    parameters_digest: str = ""  # of those it ended with, where they are kept
+    # (parameters,) float32, on their way into a store: ``Store.parameters`` reads them
+    parameters: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, run, engine: str, log, score: dict, provenance: dict, seconds: float) -> Record:
         """The record of a finished run and its log, a ``Run`` and ``Log`` or their like."""
         specification = json.loads(json.dumps(run.specification()))  # tuples are lists there
         table = log.table()
+        parameters = log.parameters if run.keeps_parameters else None
         return cls(
             run.kind(engine),
             specification.pop("seed"),
@@ -101,8 +107,10 @@ class Record:
             score,
             log.diverged_at,
             seconds,
-            hashlib.sha256(table.tobytes()).hexdigest()[:16],
+            digest(table),
             pack(table[kept_rows(table, score)]),
+            "" if parameters is None else digest(parameters),
+            parameters,
         )
 
     @property
@@ -123,7 +131,9 @@ class Record:
 
     def own(self) -> dict:
         """What a file says of this record."""
-        names = ("seed", "score", "diverged_at", "seconds", "digest", "packed")
+        names = (
+            "seed", "score", "diverged_at", "seconds", "digest", "packed", "parameters_digest"
+        )  # fmt: skip
         content = {name: getattr(self, name) for name in names}
         content = {name: value for name, value in content.items() if value not in (None, "")}
         return {**content, "checksum": checksum(self.shared(), content)}
@@ -139,6 +149,10 @@ class Record:
         if content.pop("checksum", None) != checksum(shared, content):
             raise ValueError("its checksum does not fit")
         return cls(kind=kind, **shared, **{"diverged_at": None, "packed": "", **content})
+
+
+def digest(numbers: np.ndarray) -> str:
+    return hashlib.sha256(numbers.tobytes()).hexdigest()[:16]
 
 
 def checksum(*content: dict) -> str:
@@ -183,23 +197,54 @@ class Store:
     def __init__(self, folder: str | Path, recorded: Sequence[str | Path] = ()):
         self.folder = Path(folder)
         self.recorded = [Path(path) for path in recorded]
+        self._folders = [*self.recorded, self.folder]
         self._known: dict[Path, dict[int, Record]] = {}
 
-    def get(self, key: str, with_curve: bool = False) -> Record | None:
+    def get(
+        self, key: str, with_curve: bool = False, with_parameters: bool = False
+    ) -> Record | None:
         """The record of a key, or None. A damaged record is warned about, not used.
 
-        ``with_curve`` asks for one that has its learning curve.
+        ``with_curve`` asks for one that has its learning curve, ``with_parameters`` for one
+        whose parameters are kept.
         """
         kind, _, seed = key.rpartition("-")
-        for folder in (*self.recorded, self.folder):
+        for folder in self._folders:
             record = self._records(folder / f"{kind}.jsonl").get(int(seed))
-            if record and (record.packed or not with_curve):
+            if not record or (with_curve and not record.packed):
+                continue
+            if not with_parameters or self.parameters(record) is not None:
                 return record
         return None
 
+    def parameters(self, record: Record) -> np.ndarray | None:
+        """The parameters that a run ended with, (parameters,) float32, or None.
+
+        A damaged file is warned about, not used.
+        """
+        for path in (folder / f"{record.key}.safetensors" for folder in self._folders):
+            if not path.is_file():
+                continue
+            try:
+                parameters = safetensors.numpy.load_file(path)["parameters"]
+            except (safetensors.SafetensorError, KeyError):
+                parameters = np.zeros(0, np.float32)
+            if digest(parameters) == record.parameters_digest:
+                return parameters
+            warnings.warn(
+                f"{path} is damaged or not of the run recorded beside it, and not used: delete it",
+                DamagedRecord,
+                stacklevel=3,
+            )
+        return None
+
     def add(self, records: Sequence[Record]) -> None:
-        """Append records, those of a kind in one write."""
+        """Append records, those of a kind in one write, and keep their parameters."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        for record in records:
+            if record.parameters is not None:
+                path = self.folder / f"{record.key}.safetensors"
+                safetensors.numpy.save_file({"parameters": record.parameters}, path)
         for kind, group in groupby(records, lambda record: record.kind):
             path, lines = self.folder / f"{kind}.jsonl", []
             known, shared = self._records(path), None
@@ -208,7 +253,7 @@ class Store:
                     shared = record.shared()
                     lines.append(json.dumps(shared))
                 lines.append(json.dumps(record.own()))
-                known[record.seed] = record
+                known[record.seed] = replace(record, parameters=None)
             # A line begins with its newline: one that was cut short cannot reach the next.
             with path.open("ab", buffering=0) as file:
                 file.write("".join(f"\n{line}" for line in lines).encode())
@@ -217,7 +262,7 @@ class Store:
     def keys(self) -> Iterator[str]:
         """The keys of all records, each once."""
         seen = set()
-        for folder in (*self.recorded, self.folder):
+        for folder in self._folders:
             for path in sorted(folder.glob("*.jsonl")):
                 keys = [f"{path.stem}-{seed}" for seed in sorted(self._records(path))]
                 yield from (key for key in keys if key not in seen)

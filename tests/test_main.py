@@ -41,6 +41,9 @@ def test_it_is_a_module():
         (["sweep", "static"], "invalid choice: 'static'"),
         (["sweep", "simple_multiplication", "--operations", "add"], "has no --operations"),
         (["sweep", "static_function", "--models", "XYZ"], "no unit is named 'XYZ'"),
+        (["sweep", "static_function", "--epochs", "3"], "static_function has no --epochs"),
+        (["sweep", "sequential_mnist", "--stream", "philox"], "mnist has no --stream"),
+        (["sweep", "sequential_mnist", "--operation", "mul"], "--operation: invalid choice"),
         (["sweep", "static_function", "--seeds", "a"], "--seeds: invalid"),
         (["sweep", "static_function", "--sedes", "1"], "unrecognized arguments"),
     ],
@@ -68,8 +71,11 @@ def test_verify_tells_a_recorded_run_from_a_forged_one(tmp_path, capsys):
 
 def test_verify_can_leave_long_runs_out(tmp_path, capsys):
     runs = simple_multiplication(seeds=[0], models=["NMU"], iterations=2000)
-    nalu.sweep([*runs, runs[0].but(iterations=3000)], store=tmp_path, progress=False)
-    assert main(["verify", "--iterations", "2000", "--store", str(tmp_path)]) == 0
+    nalu.sweep(runs, store=tmp_path, progress=False)
+    store = Store(tmp_path)
+    (short,) = map(store.get, list(store.keys()))
+    store.add([Record(**{**vars(short), "seed": 1, "seconds": 100.0})])  # would be different
+    assert main(["verify", "--seconds", "50", "--store", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("identical") == 1
 
 

@@ -16,7 +16,7 @@ import nalu
 from nalu import runs
 from nalu.experiments import simple_multiplication, static_function
 from nalu.store import DamagedRecord, Record, Store, default_store, without_curve
-from nalu.training.run import LAYERS
+from nalu.training.run import LAYERS, ranges_text
 from nalu.units import NAU
 
 SHORT = simple_multiplication(seeds=range(3), models=["NMU", "Linear"], iterations=2000)
@@ -280,6 +280,6 @@ def test_as_many_workers_as_cores():
 
 
 def test_a_union_of_ranges_is_written_as_in_the_paper():
-    assert runs.ranges_text(((-6.0, -2.0), (2.0, 6.0))) == "U[-6, -2] ∪ U[2, 6]"
+    assert ranges_text(((-6.0, -2.0), (2.0, 6.0))) == "U[-6, -2] ∪ U[2, 6]"
     task = static_function("final", operations=["mul"])[0].task
-    assert runs.ranges_text(task.interpolation) == "U[1, 2]"
+    assert ranges_text(task.interpolation) == "U[1, 2]"

@@ -2,42 +2,82 @@
 
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from nalu.sequence_evaluation import sequence_scores, sequence_thresholds
-from nalu.training.sequence_run import SequenceLog
+from nalu.sequence_evaluation import (
+    learned,
+    sequence_score,
+    sequence_scores,
+    sequence_thresholds,
+)
+from nalu.tasks.mnist import SequentialMNIST
+from nalu.training.sequence_run import SequenceLog, SequenceRun
+
+RUN = SequenceRun("NMU", SequentialMNIST(test_lengths=(1, 3)))
+TEST = [[9.0, 9.0], [0.5, 9.0], [0.6, 2.0], [0.1, 0.1]]
+VALIDATION, SPARSITY = [4.0, 2.0, 1.0, 3.0], [0.4, 0.3, 0.2, 0.1]
 
 
-def sequence_log(validation, test, sparsity=None) -> SequenceLog:
-    n = len(validation)
-    steps = [10 * i for i in range(n)]
-    return SequenceLog(list(range(n)), steps, validation, test, sparsity or [0.0] * n, [], None)
+def references(validation, *errors) -> pd.DataFrame:
+    table = pd.DataFrame(errors, columns=RUN.test_columns())
+    return table.assign(validation_error=validation)
 
 
-def test_thresholds_of_sequences_against_numbers_of_the_t_table():
-    """Errors at the best validation: 1, 2, 3 at one length, 5 at another. t₀.₉₉ with 2: 6.965."""
-    logs = [
-        sequence_log([2.0, 1.0, math.nan], [[9.0, 9.0], [1.0, 5.0], [0.0, 0.0]]),
-        sequence_log([1.0, 1.0], [[2.0, 5.0], [9.0, 9.0]]),
-        sequence_log([1.0], [[3.0, 5.0]]),
-    ]
-    first, second = sequence_thresholds(logs)
-    assert first == pytest.approx(2 + 6.9646 / 3**0.5, rel=1e-4)
-    assert second == pytest.approx(5.0)
-    with pytest.raises(ValueError, match="1 reference runs: a threshold takes two or more"):
-        sequence_thresholds(logs[:1])
+def curve(test=TEST, validation=VALIDATION, **labels) -> pd.DataFrame:
+    table = pd.DataFrame(test, columns=RUN.test_columns())
+    measures = {
+        "validation_error": validation,
+        "sparsity_error": SPARSITY,
+        "step": range(0, 40, 10),
+    }
+    return table.assign(**measures, **{**RUN.labels(), **labels})
 
 
-def test_scores_of_sequences():
-    log = sequence_log(
-        [4.0, 2.0, 1.0, 3.0],
-        [[9.0, 9.0], [0.5, 9.0], [0.6, 2.0], [0.1, 0.1]],
-        [0.4, 0.3, 0.2, 0.1],
+def test_thresholds_against_numbers_of_the_t_table():
+    """Errors 1, 2, 3 at one length, 5 at another. t₀.₉₉ with 2 degrees of freedom: 6.965."""
+    table = references([0.1, 0.2, 1.0], (1.0, 5.0), (2.0, 5.0), (3.0, 5.0))
+    limits = sequence_thresholds(table)
+    assert list(limits.index) == [1, 3]
+    assert limits[1] == pytest.approx(2 + 6.9646 / 3**0.5, rel=1e-4)
+    assert limits[3] == pytest.approx(5.0)
+
+
+def test_a_reference_that_did_not_learn_the_digits_is_left_out():
+    table = references([0.1, 0.2, 50.0, math.nan], *[(float(i), 5.0) for i in range(4)])
+    assert list(learned(table).index) == [0, 1]
+    assert sequence_thresholds(table).equals(sequence_thresholds(table[:2]))
+    with pytest.raises(ValueError, match="1 reference runs that learned the digits"):
+        sequence_thresholds(table[1:])
+    with pytest.raises(ValueError, match="0 reference runs"):
+        sequence_thresholds(pd.DataFrame())
+
+
+def test_a_record_has_the_errors_where_the_validation_error_is_least():
+    log = SequenceLog(
+        [0, 5, 10, 15], [0, 10, 20, 30], VALIDATION, TEST, SPARSITY, [], None, np.zeros(1)
     )
-    solved, failed = sequence_scores(log, [1.0, 1.0])
-    assert solved == (True, 10.0, 0.2, 1.0, 0.6, 1.0)
-    assert failed[0] is False
-    assert math.isnan(failed.solved_at)
-    assert failed[2:] == (0.2, 1.0, 2.0, 1.0)
-    with pytest.raises(ValueError, match="3 thresholds: there must be one for each of 2 lengths"):
-        sequence_scores(log, [1.0] * 3)
+    assert sequence_score(RUN, log) == {
+        "last_step": 30,
+        "best_epoch": 10,
+        "validation_error": 1.0,
+        "sparsity_error": 0.2,
+        "test_error_1": 0.6,
+        "test_error_3": 2.0,
+    }
+
+
+def test_scores():
+    curves = pd.concat([curve(), curve(seed=1, validation=[math.nan, 1.0, 1.0, 3.0])])
+    scores = sequence_scores(curves.reset_index(drop=True), pd.Series({1: 1.0, 3: 1.0}))
+    assert list(scores.seed) == [0, 0, 1, 1]
+    assert list(scores.length) == [1, 3, 1, 3]
+    assert list(scores.solved) == [True, False, True, False]
+    assert list(scores.solved_at[::2]) == [10.0, 10.0]
+    assert scores.solved_at[1::2].isna().all()
+    assert list(scores.sparsity_error) == [0.2, 0.2, 0.3, 0.3]
+    assert list(scores.test_error) == [0.6, 2.0, 0.5, 9.0]
+    assert (scores.threshold == 1.0).all()
+    with pytest.raises(ValueError, match=r"thresholds are for lengths \[1\]"):
+        sequence_scores(curves, pd.Series({1: 1.0}))

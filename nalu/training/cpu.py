@@ -299,9 +299,10 @@ advance = compiled_from(digest(*SOURCES))
 # From a specification to arrays and back.
 
 
-def serves(run: Run) -> bool:
+def serves(run) -> bool:
     """Whether this engine can train the run: it knows its layers, and not the authors' stream."""
-    return run.stream == "philox" and all(name in KINDS for name in run.layers)
+    known = isinstance(run, Run) and run.stream == "philox"
+    return known and all(name in KINDS for name in run.layers)
 
 
 @lru_cache(maxsize=8)

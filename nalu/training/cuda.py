@@ -556,9 +556,9 @@ def available() -> bool:
     return INTERPRETED or (triton is not None and torch.cuda.is_available())
 
 
-def serves(run: Run) -> bool:
+def serves(run) -> bool:
     """Whether this engine can train the run here."""
-    return available() and not _refusal(run)
+    return isinstance(run, Run) and available() and not _refusal(run)
 
 
 def _refusal(run: Run) -> str:

@@ -89,9 +89,9 @@ class Samples:
         return self.stored[purpose]
 
 
-def serves(run: Run) -> bool:
-    """Whether this engine can train the run: it can train all."""
-    return True
+def serves(run) -> bool:
+    """Whether this engine can train the run: it can train all of section 3.1."""
+    return isinstance(run, Run)
 
 
 def train(

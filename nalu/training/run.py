@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -57,8 +58,11 @@ def layer_named(name: str) -> str:
 class Filed:
     """A run's name in a store: its kind, which is all but the seed, and the seed.
 
-    A subclass has ``seed``, ``specification()``, and ``words()`` to find a file by.
+    A subclass has ``seed``, ``specification()``, and ``words()`` to find a file by; for sweeps
+    ``steps``, ``labels()`` and ``columns()``.
     """
+
+    keeps_parameters: ClassVar[bool] = False  # whether a store has those a run ends with
 
     def kind(self, engine: str) -> str:
         """What this run and those with other seeds, from one engine, are filed under."""
@@ -128,6 +132,11 @@ class Run(Filed):
         return type(self.protocol).__name__.lower()
 
     @property
+    def steps(self) -> int:
+        """Updates of a complete run."""
+        return self.iterations + 1
+
+    @property
     def evaluation_rows(self) -> int:
         """How many samples a score is the mean of."""
         return EVALUATION_ROWS[self.protocol_name]
@@ -166,6 +175,28 @@ class Run(Filed):
             fields[name] = kinds[values.pop("name")](**values)
         return cls(**{**fields, "layers": tuple(fields["layers"])})
 
+    def labels(self) -> dict:
+        """The columns of a sweep that say which run a row is about."""
+        task = self.task
+        return {
+            "experiment": self.experiment,
+            "protocol": self.protocol_name,
+            "model": self.model,
+            "operation": task.operation,
+            "seed": self.seed,
+            "iterations": self.iterations,
+            "input_size": task.input_size,
+            "subset_ratio": getattr(task, "subset_ratio", np.nan),
+            "overlap_ratio": getattr(task, "overlap_ratio", np.nan),
+            "hidden_size": self.hidden_size,
+            "interpolation": ranges_text(task.interpolation),
+            "extrapolation": ranges_text(task.extrapolation),
+        }
+
+    def columns(self) -> list[str]:
+        """What the columns of ``Log.table`` are called in learning curves."""
+        return ["step", "interpolation_error", "extrapolation_error", "sparsity_error"]
+
     def words(self) -> list[str]:
         task = self.task
         return [*self.layers, task.operation, str(task.input_size), self.protocol_name]
@@ -185,6 +216,11 @@ class Run(Filed):
                 for unit in model:
                     unit.reset_parameters()
         return model
+
+
+def ranges_text(ranges) -> str:
+    """Ranges as the paper writes them: U[1, 2], or U[-6, -2] ∪ U[2, 6]."""
+    return " ∪ ".join(f"U[{low:g}, {high:g}]" for low, high in ranges)
 
 
 @lru_cache

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..tasks import mnist
 from ..tasks.mnist import SequentialMNIST
 from ..units import LSTM, Exact, Recurrent
 from .protocol import FINAL_SEQUENCE, Draft, Final
@@ -90,6 +92,8 @@ class SequenceRun(Filed):
     experiment: str = field(default="", compare=False)  # what it is part of: a label
     model: str = field(default="", compare=False)  # how figures call it
 
+    keeps_parameters: ClassVar[bool] = True
+
     def __post_init__(self):
         settle = object.__setattr__
         if self.unit not in (*LSTMS, EXACT):
@@ -138,6 +142,12 @@ class SequenceRun(Filed):
         return type(self.protocol).__name__.lower()
 
     @property
+    def steps(self) -> int:
+        """Updates of a complete run, on all of MNIST."""
+        digits = len(self.task.allowed(mnist.load()["training"].labels))
+        return self.epochs * -(-(digits // self.task.train_length) // self.batch_size)
+
+    @property
     def evaluations(self) -> int:
         """How many times a complete run is evaluated: before the first epoch, and so on."""
         return self.epochs // self.evaluate_every + 1
@@ -167,6 +177,33 @@ class SequenceRun(Filed):
             fields[name] = kinds[values.pop("name")](**values)
         return cls(**fields)
 
+    def labels(self) -> dict:
+        """The columns of a sweep that say which run a row is about."""
+        return {
+            "experiment": self.experiment,
+            "protocol": self.protocol_name,
+            "model": self.model,
+            "operation": self.task.operation,
+            "seed": self.seed,
+            "epochs": self.epochs,
+            "train_length": self.task.train_length,
+            "z_strength": self.z_strength,
+        }
+
+    def test_columns(self) -> list[str]:
+        """What the errors at each test length are called in sweeps and learning curves."""
+        return [f"test_error_{length}" for length in self.task.test_lengths]
+
+    def columns(self) -> list[str]:
+        """What the columns of ``SequenceLog.table`` are called in learning curves."""
+        digits = [
+            f"digit_{digit}" + (f"_{i}" if self.cnn_outputs > 1 else "")
+            for digit in range(10)
+            for i in range(self.cnn_outputs)
+        ]
+        measures = ["step", "validation_error", "epoch", "sparsity_error"]
+        return [*measures, *self.test_columns(), *digits]
+
     def words(self) -> list[str]:
         return ["mnist", self.unit, self.task.operation, self.protocol_name]
 
@@ -185,7 +222,7 @@ class SequenceRun(Filed):
 
 @dataclass
 class SequenceLog:
-    """What a run leaves behind, in plain lists with one entry per evaluation.
+    """What a run leaves behind: its evaluations, one entry each, and its last parameters.
 
     Errors are mean squared errors over sequences, and over prefixes where those have targets.
     """
@@ -197,6 +234,9 @@ class SequenceLog:
     sparsity: list[float]  # max of min(|W|, |1 - |W||) of the unit, NaN for an LSTM
     digits: list[list[list[float]]]  # (10, outputs): mean value read from each digit (validation)
     diverged_at: int | None  # the step, from 1 on, whose loss was not finite
+    # (parameters,) float32, in the order of ``model.parameters()``
+    parameters: np.ndarray = field(compare=False)
+    earlier: float = field(default=0.0, compare=False)  # seconds before it was last resumed
 
     def table(self) -> np.ndarray:
         """(evaluations, columns) float32: step, validation, epoch, sparsity, test, digits.
@@ -208,21 +248,3 @@ class SequenceLog:
         flat = [list(rows), self.test, np.reshape(self.digits, (n, -1))]
         with np.errstate(over="ignore"):
             return np.concatenate([np.reshape(part, (n, -1)) for part in flat], 1).astype("<f4")
-
-    @classmethod
-    def from_table(
-        cls, table: np.ndarray, run: SequenceRun, diverged_at: int | None = None
-    ) -> SequenceLog:
-        """The log that ``table`` is of, to float32."""
-        columns = table.astype(float)
-        step, validation, epoch, sparsity = columns[:, :4].T.tolist()
-        lengths = len(run.task.test_lengths)
-        return cls(
-            [int(n) for n in epoch],
-            [int(n) for n in step],
-            validation,
-            columns[:, 4 : 4 + lengths].tolist(),
-            sparsity,
-            columns[:, 4 + lengths :].reshape(len(step), 10, -1).tolist(),
-            diverged_at,
-        )

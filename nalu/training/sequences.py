@@ -16,16 +16,19 @@ import copy
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from ..tasks.mnist import Digits, load, normalised
+from ..tasks import mnist
+from ..tasks.mnist import Digits, normalised
 from ..units import Constrained, Recurrent
 from . import random
 from .protocol import Regulariser, constrained_units, input_penalty
@@ -65,8 +68,8 @@ def train(
 
     Args:
         runs: on a CPU best one at a time, on a GPU as many as its memory holds.
-        tick: called with the number of steps (times runs) done since the last call; what it
-            raises ends the training.
+        tick: called with the number of steps (times runs) done since the last call, at first
+            with those in the checkpoint; what it raises ends the training.
         dtype: float32, or float64 for comparisons.
         device: the GPU if there is one.
         checkpoint: a file that is written at every evaluation and at the end. If it exists, the
@@ -79,10 +82,11 @@ def train(
             sequence, or the checkpoint is damaged or another training's.
     """
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    training = Training(runs, device, dtype, load() if digits is None else digits)
+    training = Training(runs, device, dtype, mnist.load() if digits is None else digits)
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         training.resume(path)
+        tick(len(runs) * training.epoch * training.batches)
     # TensorFloat would round the factors of a convolution to 10 bits.
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         while True:
@@ -96,24 +100,6 @@ def train(
     if path is not None:
         training.save(path)
     return training.logs()
-
-
-def trained(run: SequenceRun, checkpoint: str | Path) -> SequenceModel:
-    """The model of one of the runs in a checkpoint with the parameters it has there.
-
-    Raises:
-        ValueError: the checkpoint is damaged or has no such run, whatever its ``epochs``.
-    """
-    tensors, header = _read(Path(checkpoint))
-    names = [_name(SequenceRun.from_specification(each)) for each in header["runs"]]
-    if _name(run) not in names:
-        raise ValueError(f"{checkpoint} has no {run}: name the file it was trained with")
-    model = run.build()
-    at = names.index(_name(run))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"parameter model.{name}"][at])
-    return model
 
 
 class Training:
@@ -153,6 +139,9 @@ class Training:
         self.diverged_at = torch.full_like(self.seeds, -1)  # read once an epoch only
         self.rows: dict[str, list[Tensor]] = {}  # of the logs, each (runs, ...) float64
         self.evaluated: list[int] = []  # epochs
+        # A processor core is shared with others; what counts is the time on it.
+        self.clock = time.thread_time if device.type == "cpu" else time.perf_counter
+        self.begin, self.earlier = self.clock(), 0.0  # seconds, those before it was resumed
 
     def _windows(self, split: str, seeds: Tensor, purpose: int, length: int) -> Tensor:
         """Sequences of digits of a split, an order for every seed: (seeds, windows, length)."""
@@ -257,7 +246,7 @@ class Training:
         return torch.cat(list(map(read, self.digits[split].images.split(CHUNK))), 1)
 
     def logs(self) -> list[SequenceLog]:
-        logs = []
+        logs, parameters = [], [p.float() for p in self.parameters.values()]
         steps = [epoch * self.batches for epoch in self.evaluated]
         for i, diverged in enumerate(self.diverged_at.tolist()):
             known = [at for at, step in enumerate(steps) if diverged < 0 or step < diverged]
@@ -274,6 +263,8 @@ class Training:
                     sparsity,
                     digits,
                     None if diverged < 0 else diverged,
+                    np.concatenate([p[i].numpy(force=True).ravel() for p in parameters]),
+                    self.earlier,
                 )
             )
         return logs
@@ -291,6 +282,7 @@ class Training:
             "runs": [run.specification() for run in self.runs],
             "epoch": self.epoch,
             "evaluated": self.evaluated,
+            "seconds": self.earlier + self.clock() - self.begin,
         }
         content = safetensors.torch.save(
             {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
@@ -324,6 +316,7 @@ class Training:
                 "asked for: take more epochs, or name another file"
             )
         self.epoch, self.evaluated = header["epoch"], header["evaluated"]
+        self.earlier = header["seconds"]
         self.diverged_at.copy_(tensors["diverged at"])
         state = self.optimizer.state_dict()
         with torch.no_grad():
