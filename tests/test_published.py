@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from nalu import published
-from nalu.experiments import BOUNDARIES, MODELS, MULTIPLYING, static_function
+from nalu.experiments import BOUNDARIES, MODELS, MULTIPLYING, sequential_mnist, static_function
+from nalu.tasks.mnist import SequentialMNIST
 
 
 def test_table_1_is_in_real_steps():
@@ -47,6 +48,21 @@ def test_all_figures_have_the_default_and_agree_on_it_there():
         table = published.figure(figure)
         rates.append(dict(table[table.x == x].set_index("model").success_rate))
     assert rates[0] == rates[1] == rates[2] == {"NACMul": 0.3, "NALU": 0.0, "NMU": 1.0}
+
+
+@pytest.mark.parametrize("operation", ["product", "sum"])
+def test_figures_of_sequences_have_the_lengths_of_the_task(operation):
+    lengths = list(SequentialMNIST.of(operation).test_lengths)
+    table = published.figure(operation, "final")
+    models = {run.model for run in sequential_mnist(operation, seeds=[0])}
+    assert models - {"LSTM (read-out)"} <= set(table.model)
+    for _, group in table.groupby("model"):
+        assert sorted(group.x) == lengths
+        assert group.success_rate.between(0, 1).all()
+    assert table[table.model.isin(["LSTM", "NALU"])].success_rate.eq(0).all()
+    assert table.solved_at.min() > 100
+    without = published.figure(f"{operation} without R_z", "final")
+    assert {"NAU" if operation == "sum" else "NMU"} <= set(without.model)
 
 
 @pytest.mark.parametrize("name", ["Table 1", "Table 2"])
