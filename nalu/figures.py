@@ -14,7 +14,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from mpl_toolkits.mplot3d import Axes3D
 from torch import Tensor
 
-from .tables import model_label
+from .tables import model_label, rounded
 from .tasks.arithmetic import Arithmetic
 from .units import Constrained
 
@@ -208,10 +208,12 @@ def signal_plot(ax: Axes, sizes: np.ndarray, label: str, style: str) -> None:
     ax.fill_between(layers, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
 
 
-# The three models of a · b, told apart by colour, marker and line.
+# Models told apart by colour, marker and line.
 MODEL_STYLES = {
     "NACMul": ("C0", "o", "-"), "NALU": ("C1", "s", "--"), "NMU": ("C2", "^", "-."),
     "NAC": ("C0", "o", "-"), "NAU": ("C2", "^", "-."), "Linear": ("C4", "D", ":"),
+    "LSTM": ("C3", "v", ":"), "LSTM (read-out)": ("C5", "P", (0, (3, 1, 1, 1, 1, 1))),
+    "exact": ("C7", "X", (0, (5, 1))),
 }  # fmt: skip
 
 
@@ -290,15 +292,21 @@ def rate_strip(ax: Axes, rates: dict[str, np.ndarray], published: dict[str, floa
 
 
 def boundary_plot(
-    axes: tuple[Axes, Axes, Axes], ours: pd.DataFrame, published: pd.DataFrame, parameter: str
+    axes: tuple[Axes, Axes, Axes],
+    ours: pd.DataFrame,
+    published: pd.DataFrame,
+    parameter: str,
+    thousand: bool = False,
 ) -> None:
     """Figures 4 to 6: success rate, solved at and sparsity error over one parameter.
 
     Args:
         ours: rows of ``evaluation.summary`` by ``parameter`` and model.
         published: rows of ``published.figure``, drawn hollow.
+        thousand: count steps in thousands, not millions.
     """
-    measures = (("success_rate", 1.0), ("solved_at", 1e6), ("sparsity_error", 1.0))
+    steps = 1e3 if thousand else 1e6
+    measures = (("success_rate", 1.0), ("solved_at", steps), ("sparsity_error", 1.0))
     for ax, (measure, unit) in zip(axes, measures, strict=True):
         for model, group in ours.groupby("model", sort=False):
             colour, marker, line = MODEL_STYLES[model]
@@ -315,7 +323,8 @@ def boundary_plot(
             )  # fmt: skip
         ax.set(xlabel=parameter.replace("_", " "))
     axes[0].set(ylabel="success rate", ylim=(-0.05, 1.05))
-    axes[1].set(ylabel="solved at, million steps", ylim=(0, None))
+    words = "1000 steps" if thousand else "million steps"
+    axes[1].set(ylabel=f"solved at, {words}", ylim=(0, None))
     axes[2].set(ylabel="sparsity error", yscale="log")
     axes[1].legend(*axes[0].get_legend_handles_labels(), loc="best")
 
@@ -333,3 +342,105 @@ def threshold_plot(ax: Axes, errors: dict[str, np.ndarray], limits: dict[str, fl
         ax.axvline(limit, color="0.5", linewidth=1)
         ax.text(limit, 1.03, name, rotation=45, ha="left", va="bottom", fontsize="small")
     ax.set(xscale="log", ylim=(0, 1.02), xlabel="threshold on the extrapolation error")
+
+
+def sequence_schematic(ax: Axes, images: Tensor, digits: list[int], operation: str) -> None:
+    """Figure 7: images (n, 28, 28) read by f one by one, and what accumulates their digits."""
+    sign = r"$\times$" if operation == "product" else "$+$"
+    values = np.cumprod(digits) if operation == "product" else np.cumsum(digits)
+    node = {"boxstyle": "round,pad=0.35", "facecolor": PAPER, "edgecolor": INK}
+    circle = {**node, "boxstyle": "circle,pad=0.25"}
+    arrow = {"arrowstyle": "->", "color": INK, "shrinkA": 0, "shrinkB": 0}
+
+    def line(begin: tuple[float, float], end: tuple[float, float]) -> None:
+        ax.annotate("", end, begin, arrowprops=arrow)
+
+    start = 1 if operation == "product" else 0
+    ax.text(-1.2, 0, f"$s_0 = {start}$", ha="center", va="center")
+    line((-0.75, 0), (-0.27, 0))
+    for i, (image, digit, value) in enumerate(zip(images, digits, values, strict=True)):
+        x = 2.2 * i
+        extent = (x - 0.5, x + 0.5, 2.35, 3.35)
+        ax.imshow(image, cmap="gray", extent=extent, interpolation="nearest")
+        line((x, 2.32), (x, 1.86))
+        ax.text(x, 1.57, "$f$", ha="center", va="center", bbox=node)
+        line((x, 1.28), (x, 0.3))
+        ax.text(x + 0.12, 0.8, f"$f(x_{i + 1}) \\approx {digit}$", ha="left", va="center")
+        ax.text(x, 0, sign, ha="center", va="center", bbox=circle)
+        last = i == len(digits) - 1
+        line((x + 0.27, 0), (x + (0.8 if last else 1.93), 0))
+        text = f"$s_{i + 1} = {value}$"
+        place = (x + 0.9, 0) if last else (x + 1.1, -0.12)
+        ax.text(*place, text, ha="left" if last else "center", va="center" if last else "top")
+    ax.set(xlim=(-1.7, 2.2 * len(digits) + 0.1), ylim=(-0.6, 3.4), aspect="equal")
+    ax.set_axis_off()
+
+
+def digit_plot(axes: tuple[Axes, Axes], curves: pd.DataFrame) -> None:
+    """What the CNN reads from each digit: before training, and at its end.
+
+    The mean over validation images; a line a run, or one for each number that is read.
+
+    Args:
+        curves: of ``nalu.learning_curves``.
+    """
+    for ax, end, title in zip(axes, ("first", "last"), ("before", "after"), strict=True):
+        ax.plot([0, 9], [0, 9], color="0.6", linewidth=1, label="the digit")
+        for model, group in curves.groupby("model", sort=False):
+            colour, marker, line = MODEL_STYLES[model]
+            label = model_label(model)
+            for _, row in getattr(group.groupby("seed"), end)().iterrows():
+                read = row.filter(regex="^digit_").dropna().to_numpy(float).reshape(10, -1)
+                for values in read.T:
+                    ax.plot(
+                        range(10), values, marker=marker, linestyle=line, color=colour,
+                        linewidth=1, markersize=4, label=label,
+                    )  # fmt: skip
+                    label = None
+        ax.set(xlabel="digit shown", xticks=range(10), title=f"{title} training")
+    axes[0].set(ylabel="value read")
+    axes[1].legend(loc="best")
+
+
+def length_plot(axes: tuple[Axes, Axes], scores: pd.DataFrame, reference: pd.DataFrame) -> None:
+    """Test error over the length of sequences, and as a multiple of the threshold.
+
+    Args:
+        scores: of ``sequence_evaluation.sequence_scores``, a line a run.
+        reference: the same of the runs behind the threshold.
+    """
+    for model, group in pd.concat([reference, scores]).groupby("model", sort=False):
+        colour, marker, line = MODEL_STYLES[model]
+        label = model_label(model)
+        for _, run in group.groupby("seed"):
+            for ax, errors in zip(
+                axes, (run.test_error, run.test_error / run.threshold), strict=True
+            ):
+                ax.plot(
+                    run.length, errors, marker=marker, linestyle=line, color=colour,
+                    linewidth=1, markersize=4, label=label,
+                )  # fmt: skip
+            label = None
+    limits = scores.drop_duplicates("length")
+    axes[0].plot(limits.length, limits.threshold, "--", color=INK, linewidth=1, label="threshold")
+    axes[1].axhline(1, linestyle="--", color=INK, linewidth=1)
+    for ax, words in zip(axes, ("test error", "test error / threshold"), strict=True):
+        ax.set(yscale="log", xlabel="length", ylabel=words)
+    axes[0].legend(loc="best")
+
+
+def example_sequences(
+    axes: list[Axes], images: Tensor, states: Tensor, targets: Tensor, titles: list[str]
+) -> None:
+    """Sequences of images (rows, length, 28, 28), and under each the value so far and the target.
+
+    States and targets are (rows, length).
+    """
+    for ax, row, state, target, title in zip(axes, images, states, targets, titles, strict=True):
+        size = row.shape[-1]
+        ax.imshow(row.transpose(0, 1).flatten(1), cmap="gray", interpolation="nearest")
+        for i, (value, wanted) in enumerate(zip(state.tolist(), target.tolist(), strict=True)):
+            text = f"{rounded(value, '.4g')}\n({wanted:,.0f})"
+            ax.text(size * (i + 0.5), size + 2, text, ha="center", va="top", fontsize="small")
+        ax.set_ylabel(title, rotation=0, ha="right", va="center")
+        ax.set(xticks=[], yticks=[], frame_on=False)

@@ -9,6 +9,7 @@ from IPython.display import display
 from myst_nb import glue as _glue
 
 from .evaluation import RULES, disagreements
+from .training.sequence_run import EXACT, LSTMS
 from .units import unit_named
 
 OPERATION_SIGNS = {
@@ -41,6 +42,8 @@ def glue(name: str, value: float | int) -> None:
 
 def model_label(model: str) -> str:
     """A model as the paper's tables call it: NAC₊, NAC•, NALU (separate) …"""
+    if model in (*LSTMS, EXACT):
+        return model
     name, _, variant = model.partition(" ")
     return " ".join(filter(None, [unit_named(name).label, variant]))
 
@@ -78,13 +81,15 @@ def rounded(value: float, digits: str) -> str:
 
 
 def provenance_line(table: pd.DataFrame) -> str:
-    """Seeds, steps, engine and device of a sweep's rows, and what a run took, in words."""
-    seeds = table.groupby(["operation", "model"]).size().unique()
-    steps = sorted({f"{iterations:,}" for iterations in table.iterations})
+    """Seeds, steps or epochs, engine and device of a sweep's rows, and what a run took."""
+    seeds = sorted(table.groupby(["operation", "model"]).size().unique())
+    column, word = ("epochs",) * 2 if "epochs" in table else ("iterations", "steps")
+    steps = sorted({f"{number:,}" for number in table[column]})
     seconds = table.groupby("model").seconds.mean()
-    took = " to ".join(dict.fromkeys(f"{s:.2g}" for s in (seconds.min(), seconds.max())))
+    took = " to ".join(dict.fromkeys(rounded(s, ".2g") for s in (seconds.min(), seconds.max())))
     return (
-        f"{' or '.join(map(str, sorted(seeds)))} seeds each, {' or '.join(steps)} steps; "
+        f"{' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])} each, "
+        f"{' or '.join(steps)} {word}; "
         f"engine {' and '.join(table.engine.unique())} on {' and '.join(table.device.unique())}, "
         f"{took} s a run."
     )
@@ -107,6 +112,30 @@ def comparison(ours: pd.DataFrame, published: pd.DataFrame, paper: str = "paper"
             rows.append(["", paper, *measures(printed), differ])
     columns = ["model", "", "success rate", "solved at, 1000 steps", "sparsity error", "differs"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def sequence_table(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a sweep of sequential MNIST: where each is selected, and at how many lengths solved.
+
+    Args:
+        scores: of ``sequence_evaluation.sequence_scores`` for these runs.
+    """
+    solved = scores.groupby(["model", "seed"]).solved.agg(["sum", "size"])
+    rows = []
+    for run in table.itertuples():
+        lengths = solved.loc[(run.model, run.seed)]
+        rows.append(
+            {
+                "model": model_label(run.model),
+                "seed": run.seed,
+                "selected at epoch": run.best_epoch,
+                "validation error": run.validation_error,
+                "sparsity error": measure(pd.Series(run._asdict()), "sparsity_error"),
+                "lengths solved": f"{lengths['sum']} of {lengths['size']}",
+                "minutes": run.seconds / 60,
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def boundary_table(ours: pd.DataFrame, published: pd.DataFrame, parameter: str) -> pd.DataFrame:

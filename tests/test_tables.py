@@ -15,7 +15,14 @@ def row(**values):
 
 @pytest.mark.parametrize(
     ("model", "label"),
-    [("NACMul", "NAC•"), ("NAC", "NAC₊"), ("NMU", "NMU"), ("NALU (separate)", "NALU (separate)")],
+    [
+        ("NACMul", "NAC•"),
+        ("NAC", "NAC₊"),
+        ("NMU", "NMU"),
+        ("NALU (separate)", "NALU (separate)"),
+        ("LSTM (read-out)", "LSTM (read-out)"),
+        ("exact", "exact"),
+    ],
 )
 def test_models_are_called_as_in_the_paper(model, label):
     assert tables.model_label(model) == label
@@ -103,3 +110,21 @@ def test_rates_by_rule_stand_beside_what_was_printed_then():
     table = tables.rules_table(rates, printed)
     assert list(table.iloc[0, 1:]) == ["90 % (100 %)", "80 %", "90 %", "80 %"]
     assert table.columns[1].startswith("2019-05-11")
+
+
+def test_where_runs_come_from_is_said_in_steps_or_epochs():
+    assert (
+        tables.provenance_line(TABLE) == "4 seeds each, 1,000 steps; engine cpu on d, 0.5 s a run."
+    )
+    epochs = TABLE.rename(columns={"iterations": "epochs"}).query("seed == 0")
+    epochs = epochs.assign(seconds=[150.0, 1234.0])
+    line = tables.provenance_line(epochs)
+    assert line == "1 seed each, 1,000 epochs; engine cpu on d, 150 to 1,200 s a run."
+
+
+def test_a_run_of_sequences_is_solved_at_so_many_lengths():
+    run = {"model": "NACMul", "seed": 3, "best_epoch": 5, "validation_error": 0.5}
+    table = pd.DataFrame([{**run, "sparsity_error": 2e-3, "seconds": 90.0}])
+    scores = pd.DataFrame({"model": "NACMul", "seed": 3, "solved": [True, False, True]})
+    (line,) = tables.sequence_table(table, scores).to_numpy().tolist()
+    assert line == ["NAC•", 3, 5, 0.5, "2.0 ×10⁻³", "2 of 3", 1.5]

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from ..tasks import mnist
-from ..tasks.mnist import Digits, normalised
+from ..tasks.mnist import OPERATIONS, Digits, SequentialMNIST, normalised
 from ..units import Constrained, Recurrent
 from . import random
 from .protocol import Regulariser, constrained_units, input_penalty
@@ -37,6 +37,37 @@ from .sequence_run import SequenceLog, SequenceModel, SequenceRun
 
 CHUNK = 1_000  # images that are read at once in an evaluation
 FIXED = {"validation": random.VALIDATION, "test": random.TEST}  # sets that all runs share
+
+
+def sequences(
+    task: SequentialMNIST, labels: Tensor, seeds: Tensor, purpose: int, length: int
+) -> Tensor:
+    """Where the digits of each seed's sequences are: labels (n,) -> (seeds, windows, length).
+
+    Those of ``SHARED_SEED`` with a purpose of ``FIXED`` are the evaluation sets.
+    """
+    allowed = task.allowed(labels)
+    orders = random.permutations(seeds, purpose, 0, len(allowed))
+    return torch.stack([task.windows(allowed, order, length) for order in orders])
+
+
+def tested(task: SequentialMNIST, length: int) -> tuple[Tensor, Tensor]:
+    """The test sequences of a length: where their digits are in the test set, and the targets.
+
+    Both (windows, length); a target for every prefix, whether the task scores it or not.
+    """
+    labels = mnist.load()["test"].labels
+    shared = torch.tensor([SHARED_SEED])
+    windows = sequences(task, labels, shared, random.TEST, length)[0]
+    return windows, OPERATIONS[task.operation](labels[windows].double(), -1)
+
+
+@torch.no_grad()
+def predictions(model: SequenceModel, windows: Tensor) -> Tensor:
+    """The states of a model after each digit of test sequences, (windows, length)."""
+    images = normalised(mnist.load()["test"].images)
+    values = torch.cat([model.reader(part) for part in images.split(CHUNK)])
+    return model.accumulator(values[windows])[..., 0]
 
 
 class FunctionOf(nn.Module):
@@ -145,9 +176,7 @@ class Training:
 
     def _windows(self, split: str, seeds: Tensor, purpose: int, length: int) -> Tensor:
         """Sequences of digits of a split, an order for every seed: (seeds, windows, length)."""
-        allowed = self.task.allowed(self.digits[split].labels)
-        orders = random.permutations(seeds, purpose, 0, len(allowed))
-        return torch.stack([self.task.windows(allowed, order, length) for order in orders])
+        return sequences(self.task, self.digits[split].labels, seeds, purpose, length)
 
     def each(self, function: Callable, *inputs: Tensor):
         """``function(model, *inputs)`` for every run, of inputs and to results (runs, ...)."""

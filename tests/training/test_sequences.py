@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from nalu.experiments import simple_multiplication
+from nalu.tasks import mnist
 from nalu.tasks.mnist import Digits, SequentialMNIST, load, normalised
 from nalu.training import random
 from nalu.training.protocol import FINAL_SEQUENCE, Draft, Final
 from nalu.training.sequence_run import EXACT, LSTMS, Reader, SequenceRun
-from nalu.training.sequences import Training, _read, serves, train
+from nalu.training.sequences import Training, _read, predictions, serves, tested, train
 
 PRODUCT = dataclasses.replace(SequentialMNIST.of("product"), test_lengths=(1, 2, 5))
 SUM = dataclasses.replace(SequentialMNIST.of("sum"), train_length=3, test_lengths=(1, 4))
@@ -277,6 +278,19 @@ def test_a_log_is_a_table(outputs, few):
     assert at["test_error_5"] == pytest.approx(log.test[0][2])
     nine = "digit_9" if outputs == 1 else "digit_9_2"
     assert at[nine] == pytest.approx(log.digits[0][9][-1])
+
+
+def test_predictions_are_those_that_are_scored(few, monkeypatch):
+    monkeypatch.setattr(mnist, "load", lambda: few)
+    log = train([RUN])[0]
+    model = RUN.build()
+    torch.nn.utils.vector_to_parameters(torch.from_numpy(log.parameters), model.parameters())
+    for length, error in zip(PRODUCT.test_lengths, log.test[-1], strict=True):
+        windows, targets = tested(PRODUCT, length)
+        states = predictions(model, windows)
+        assert states.shape == targets.shape == windows.shape
+        assert torch.equal(targets[:, -1], few["test"].labels[windows].double().prod(1))
+        assert (states - targets).square().mean().item() == pytest.approx(error, rel=1e-4)
 
 
 def test_squared_errors_beyond_float32_are_finite(few):
