@@ -17,7 +17,7 @@ book: .venv/ready  ## execute the notebooks, build the website, say where to ope
 	$(BIN)/python book/build.py
 
 test: .venv/ready  ## run all tests: units, notebooks, the website in a real browser
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 notebooks: .venv/ready  ## write notebooks/*.ipynb anew after editing notebooks/*.md
 	$(BIN)/python book/build.py notebooks

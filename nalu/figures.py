@@ -11,6 +11,7 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.lines import Line2D
 from mpl_toolkits.mplot3d import Axes3D
 from torch import Tensor
 
@@ -329,19 +330,26 @@ def boundary_plot(
     axes[1].legend(*axes[0].get_legend_handles_labels(), loc="best")
 
 
-def threshold_plot(ax: Axes, errors: dict[str, np.ndarray], limits: dict[str, float]) -> None:
-    """Success rate of each model as a function of the threshold, with those that were used."""
+def threshold_plot(
+    ax: Axes, errors: dict[str, np.ndarray], limits: dict[str, float]
+) -> list[Line2D]:
+    """Success rate of each model as a function of the threshold.
+
+    Args:
+        errors: of the runs of each model; NaN is never solved.
+        limits: thresholds that were used; the lines drawn for them are returned.
+    """
     for model, values in errors.items():
         colour, _, line = MODEL_STYLES[model]
-        x = np.sort(np.nan_to_num(values, nan=np.inf))
-        y = np.arange(1, len(x) + 1) / len(x)
-        known = np.isfinite(x)
-        label = model_label(model)
-        ax.step(x[known], y[known], line, where="post", color=colour, label=label)
-    for name, limit in limits.items():
-        ax.axvline(limit, color="0.5", linewidth=1)
-        ax.text(limit, 1.03, name, rotation=45, ha="left", va="bottom", fontsize="small")
+        x = np.sort(values[np.isfinite(values)])
+        x = np.concatenate([x[:1] / 1e3, x, x[-1:] * 1e3])
+        y = np.r_[0, np.arange(1, len(x) - 1), len(x) - 2][: len(x)] / len(values)
+        ax.step(x, y, line, where="post", color=colour, label=model_label(model))
     ax.set(xscale="log", ylim=(0, 1.02), xlabel="threshold on the extrapolation error")
+    return [
+        ax.axvline(limit, color="0.5", linewidth=1.2, linestyle=line, label=name)
+        for (name, limit), line in zip(limits.items(), ("-", "--", ":"), strict=False)
+    ]
 
 
 def sequence_schematic(ax: Axes, images: Tensor, digits: list[int], operation: str) -> None:

@@ -11,15 +11,23 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory) -> Path:
+    """A folder of this run of the tests, the same for all its workers."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
+def cache(shared):
     """Tests neither read nor fill the cache of whoever runs them."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = shared / "cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NALU_CACHE", str(folder))
         yield folder
@@ -36,12 +44,20 @@ def build():
 
 
 @pytest.fixture(scope="session")
-def site(build, tmp_path_factory) -> Path:
+def site(build, shared) -> Path:
     """The folder of a website built from nothing, after executing what was not yet."""
-    subprocess.run(
-        [sys.executable, "-c", "import build; build.execute_all()"], cwd=ROOT / "book", check=True
-    )
-    return build.site(tmp_path_factory.mktemp("site")).parent
+    folder = shared / "site"
+    with FileLock(shared / "site.lock"):  # the first worker builds, the others wait
+        if not folder.exists():
+            subprocess.run(
+                [sys.executable, "-c", "import build; build.execute_all()"],
+                cwd=ROOT / "book",
+                check=True,
+            )
+            unfinished = shared / "unfinished-site"
+            build.site(unfinished)
+            unfinished.rename(folder)
+    return folder / "_build" / "html"
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,6 @@ from .random import BLOCK, EXTRAPOLATION, INTERPOLATION, TEST, TRAINING, VALIDAT
 from .run import SHARED_SEED, Log, Run
 
 ADD, SUB, MUL, DIV, SQRT, SQUARE = range(6)
-LANES = 16  # of the widest vectors: what the length of Adam's arrays is a multiple of
 
 
 # The rules of a step.
@@ -144,6 +143,7 @@ class Task(NamedTuple):
     rows: int  # samples in an evaluation
     x: np.ndarray  # (in', BLOCK) the current block
     t: np.ndarray  # (2, BLOCK) its targets, and scratch
+    errors: np.ndarray  # (2, BLOCK) of an evaluation, in both ranges
     ones: np.ndarray  # (in',)
 
 
@@ -172,25 +172,31 @@ def targets(task, x):
 
 
 @njit(**{**options, "forceinline": False})  # rare, and its own copy of both layers to compile
-def score(first, second, task, step, errors):
-    """MSE over ``task.rows`` samples in both ranges: stored ones if there are any, else fresh."""
-    for k in range(2):
-        stored = (task.validation, task.test)[k]
-        low, unit = (task.interpolation, task.extrapolation)[k]
-        total = 0.0
-        for begin in range(0, task.rows, BLOCK):
-            x = task.x
+def score(first, second, task, step, mse):
+    """MSE over ``task.rows`` samples of both ranges: stored ones if there are any, else fresh.
+
+    The two sums grow side by side, because each waits for its last addition.
+    """
+    inside = outside = 0.0
+    for begin in range(0, task.rows, BLOCK):
+        for k in range(2):
+            x, stored = task.x, (task.validation, task.test)[k]
             if len(stored) > 0:
                 x = stored[begin // BLOCK]
             else:
+                low, unit = (task.interpolation, task.extrapolation)[k]
                 purpose = (INTERPOLATION, EXTRAPOLATION)[k]
                 fill(x, task.seed, purpose, step, begin, task.rows - 1, low, unit)
             targets(task, x)
             forward(first, x)
             forward(second, first.z)
-            for r in range(min(BLOCK, task.rows - begin)):
-                total += np.float64(second.z[0, r] - task.t[0, r]) ** 2
-        errors[k] = total / task.rows
+            error, z, t = task.errors[k], second.z[0], task.t[0]
+            for r in range(BLOCK):
+                error[r] = z[r] - t[r]
+        for r in range(min(BLOCK, task.rows - begin)):
+            inside += np.float64(task.errors[0, r]) ** 2
+            outside += np.float64(task.errors[1, r]) ** 2
+    mse[0], mse[1] = inside / task.rows, outside / task.rows
 
 
 @compiled
@@ -242,7 +248,7 @@ def loss_and_gradients(first, second, task, rules, step):
         backward(second, first.z, first.dz)
         backward(first, x, x[:0])
     for layer in (first, second):
-        pull_back(layer.kind, layer.p, layer.de, layer.dbias, layer.g)
+        pull_back(layer)
     return total / rules.batch_size
 
 
@@ -263,8 +269,8 @@ def compiled_from(sources: int):
         """
         sources  # noqa: B018
         for step in range(begin, end):
-            construct(first.kind, first.p, first.e, first.bias)
-            construct(second.kind, second.p, second.e, second.bias)
+            construct(first)
+            construct(second)
             if step % rules.evaluate_every == 0:
                 row = log[step // rules.evaluate_every]
                 score(first, second, task, step, row)
@@ -329,6 +335,7 @@ def task_of(run: Run, dtype: str) -> Task:
         run.evaluation_rows,
         aligned_zeros((columns, BLOCK), dtype),
         aligned_zeros((2, BLOCK), dtype),
+        aligned_zeros((2, BLOCK), dtype),
         np.ones(columns, dtype),
     )
 
@@ -365,9 +372,9 @@ def _train(run: Run, tick: Callable[[int], None], dtype: str) -> Log:
     model = run.build()
     p = torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
     split = sum(q.numel() for q in model[0].parameters())
-    state = aligned_zeros((4, -(-p.size // LANES) * LANES), dtype)
-    state[0, : p.size] = p
-    p, g = state[:2, : p.size]
+    state = aligned_zeros((4, p.size), dtype)
+    state[0] = p
+    p, g = state[:2]
     first = layer_of(run.layers[0], p[:split], g[:split], run.hidden_size, run.task.input_size)
     second = layer_of(run.layers[1], p[split:], g[split:], 1, run.hidden_size)
     task, rules = task_of(run, dtype), rules_of(run)

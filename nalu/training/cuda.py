@@ -24,17 +24,12 @@ module is imported: then kernels run in Triton's interpreter, as tests do.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 
 import numpy as np
 import torch
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # there is no Triton for macOS and Windows
-    triton = None
 
 from ..tasks.arithmetic import OPERATIONS
 from ..units import EPSILON
@@ -42,6 +37,13 @@ from . import random
 from .protocol import Draft
 from .random import EXTRAPOLATION, INTERPOLATION, TEST, TRAINING, VALIDATION
 from .run import LAYERS, SHARED_SEED, Log, Run
+
+# Triton takes 70 MB: imported where torch is built for GPUs, or its interpreter is spoken of.
+triton = None
+if torch.backends.cuda.is_built() or "TRITON_INTERPRET" in os.environ:
+    with suppress(ImportError):  # there is no Triton for macOS and Windows
+        import triton
+        import triton.language as tl
 
 jit = triton.jit if triton else lambda function: function
 constant = tl.constexpr if triton else lambda value: value

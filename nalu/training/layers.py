@@ -132,31 +132,46 @@ class Layer(NamedTuple):
     dz: np.ndarray
     logs: np.ndarray  # (in, BLOCK): log(|x| + ε); for an NMU, products of factors
     branches: np.ndarray  # (3, out, BLOCK): a NALU's sum, product and gate
+    factors: np.ndarray  # (4, ·): tanh(Ŵ) and σ(M̂) of NAC's matrices, additive first
 
 
 @compiled
-def construct(kind, p, e, bias):
-    """The effective matrices e, (3, out · in), and bias, (out,), of parameters p, flat."""
+def nac_construct(w_hat, m_hat, t, s, w):
+    """Eq. 2: W = tanh(Ŵ) σ(M̂), all flat, and its factors."""
+    for j in range(len(w)):
+        t[j], s[j] = tanh(w_hat[j]), sigmoid(m_hat[j])
+        w[j] = t[j] * s[j]
+
+
+@compiled
+def nac_pull_back(t, s, dw, g_w, g_m):
+    """The gradient of eq. 2 into g_w and g_m."""
+    one = dw.dtype.type(1)
+    for j in range(len(dw)):
+        g_w[j] = dw[j] * (one - t[j] * t[j]) * s[j]
+        g_m[j] = dw[j] * t[j] * s[j] * (one - s[j])
+
+
+@compiled
+def construct(layer):
+    """The effective matrices and bias of the parameters."""
+    kind, p, f = layer.kind, layer.p, layer.factors
     one, zero = p.dtype.type(1), p.dtype.type(0)
-    add, mul, gate = e[0], e[1], e[2]
+    add, mul, gate = layer.e[0], layer.e[1], layer.e[2]
     n = len(add)
     if kind <= RELU6:
         copy(p[:n], add)
-        copy(p[n:], bias)
+        copy(p[n:], layer.bias)
     elif kind in (NAC, NAC_MUL):
-        for j in range(n):
-            add[j] = tanh(p[j]) * sigmoid(p[n + j])
+        nac_construct(p[:n], p[n:], f[0], f[1], add)
         copy(add, mul)
-    elif kind == NALU:
+    elif kind in (NALU, NALU_SEPARATE):
         copy(p[:n], gate)
-        for j in range(n):
-            add[j] = tanh(p[n + j]) * sigmoid(p[2 * n + j])
-        copy(add, mul)
-    elif kind == NALU_SEPARATE:
-        copy(p[:n], gate)
-        for j in range(n):
-            add[j] = tanh(p[n + j]) * sigmoid(p[2 * n + j])
-            mul[j] = tanh(p[3 * n + j]) * sigmoid(p[4 * n + j])
+        nac_construct(p[n : 2 * n], p[2 * n : 3 * n], f[0], f[1], add)
+        if kind == NALU:
+            copy(add, mul)
+        else:
+            nac_construct(p[3 * n : 4 * n], p[4 * n :], f[2], f[3], mul)
     elif kind == NAU:
         for j in range(n):
             add[j] = -one if p[j] < -one else one if p[j] > one else p[j]
@@ -166,37 +181,26 @@ def construct(kind, p, e, bias):
 
 
 @compiled
-def nac_pull_back(w_hat, m_hat, dw, g_w, g_m):
-    """Eq. 2: the gradient of W = tanh(Ŵ) σ(M̂), all flat, into g_w and g_m."""
-    one = dw.dtype.type(1)
-    for j in range(dw.size):
-        t, s = tanh(w_hat[j]), sigmoid(m_hat[j])
-        g_w[j] = dw[j] * (one - t * t) * s
-        g_m[j] = dw[j] * t * s * (one - s)
-
-
-@compiled
-def pull_back(kind, p, de, dbias, g):
-    """Gradients of effective matrices and bias to those of the parameters, g, flat."""
+def pull_back(layer):
+    """Gradients of effective matrices and bias to those of the parameters."""
+    kind, p, g, f = layer.kind, layer.p, layer.g, layer.factors
     one, zero = p.dtype.type(1), p.dtype.type(0)
-    dadd, dmul, dgate = de[0], de[1], de[2]
+    dadd, dmul, dgate = layer.de[0], layer.de[1], layer.de[2]
     n = len(dadd)
     if kind <= RELU6:
         copy(dadd, g[:n])
-        copy(dbias, g[n:])
-    elif kind == NAC:
-        nac_pull_back(p[:n], p[n:], dadd, g[:n], g[n:])
-    elif kind == NAC_MUL:
-        nac_pull_back(p[:n], p[n:], dmul, g[:n], g[n:])
-    elif kind == NALU:
+        copy(layer.dbias, g[n:])
+    elif kind in (NAC, NAC_MUL):
+        dw = dadd if kind == NAC else dmul
+        nac_pull_back(f[0], f[1], dw, g[:n], g[n:])
+    elif kind in (NALU, NALU_SEPARATE):
         copy(dgate, g[:n])
-        for j in range(n):
-            dadd[j] += dmul[j]
-        nac_pull_back(p[n : 2 * n], p[2 * n :], dadd, g[n : 2 * n], g[2 * n :])
-    elif kind == NALU_SEPARATE:
-        copy(dgate, g[:n])
-        nac_pull_back(p[n : 2 * n], p[2 * n : 3 * n], dadd, g[n : 2 * n], g[2 * n : 3 * n])
-        nac_pull_back(p[3 * n : 4 * n], p[4 * n :], dmul, g[3 * n : 4 * n], g[4 * n :])
+        if kind == NALU:
+            for j in range(n):
+                dadd[j] += dmul[j]
+        else:
+            nac_pull_back(f[2], f[3], dmul, g[3 * n : 4 * n], g[4 * n :])
+        nac_pull_back(f[0], f[1], dadd, g[n : 2 * n], g[2 * n : 3 * n])
     elif kind == NAU:
         for j in range(n):
             g[j] = dadd[j] if -one <= p[j] <= one else zero
@@ -210,8 +214,7 @@ def forward(layer, x):
     """``layer.z`` of x: (in', BLOCK), in' >= in, -> (out, BLOCK)."""
     kind, e, z = layer.kind, layer.e, layer.z
     one, zero, six = z.dtype.type(1), z.dtype.type(0), z.dtype.type(6)
-    outputs = len(z)
-    inputs = e.shape[1] // outputs
+    outputs, inputs = len(z), len(layer.logs)
     if kind in (NAC_MUL, NALU, NALU_SEPARATE):
         epsilon = z.dtype.type(EPSILON)
         for i in range(inputs):
@@ -262,8 +265,7 @@ def backward(layer, x, dx):
     """
     kind, e, de, z, dz = layer.kind, layer.e, layer.de, layer.z, layer.dz
     one, zero, six = z.dtype.type(1), z.dtype.type(0), z.dtype.type(6)
-    outputs = len(z)
-    inputs = e.shape[1] // outputs
+    outputs, inputs = len(z), len(layer.logs)
     wants_dx = len(dx) > 0
     if kind == NMU:
         nmu_backward(layer, x, dx)
@@ -320,8 +322,7 @@ def nmu_backward(layer, x, dx):
     """Eq. 6, with products of the factors before and after i in place of z / F_i."""
     e, de, dz, before = layer.e[1], layer.de[1], layer.dz, layer.logs
     one = e.dtype.type(1)
-    outputs = len(dz)
-    inputs = len(e) // outputs
+    outputs, inputs = len(dz), len(before)
     for o in range(outputs):
         dz_o = dz[o]
         before[0, :] = one
@@ -363,6 +364,7 @@ def aligned_zeros(shape: tuple[int, ...], dtype) -> np.ndarray:
 
 def layer_of(name: str, p: np.ndarray, g: np.ndarray, outputs: int, inputs: int) -> Layer:
     """A layer on parameters p and their gradients g, with everything else zero."""
-    zeros = [(3, outputs * inputs), (3, outputs * inputs), (outputs,), (outputs,)]
-    zeros += [(outputs, BLOCK), (outputs, BLOCK), (inputs, BLOCK), (3, outputs, BLOCK)]
+    n = outputs * inputs
+    zeros = [(3, n), (3, n), (outputs,), (outputs,), (outputs, BLOCK), (outputs, BLOCK)]
+    zeros += [(inputs, BLOCK), (3, outputs, BLOCK), (4, n)]
     return Layer(KINDS[name], p, g, *(aligned_zeros(shape, p.dtype) for shape in zeros))

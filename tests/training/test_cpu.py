@@ -22,12 +22,12 @@ def engine_gradients(name, unit, x, dz):
     layer = layers.layer_of(name, p, np.zeros_like(p), dz.shape[1], x.shape[1])
     columns = np.ascontiguousarray(x.T)
     dx = np.zeros_like(columns)
-    layers.construct(layer.kind, layer.p, layer.e, layer.bias)
+    layers.construct(layer)
     layers.forward(layer, columns)
     z = layer.z.T.copy()
     layer.dz[:] = dz.T
     layers.backward(layer, columns, dx)
-    layers.pull_back(layer.kind, layer.p, layer.de, layer.dbias, layer.g)
+    layers.pull_back(layer)
     return z, dx.T, layer.g
 
 
