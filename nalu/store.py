@@ -244,7 +244,7 @@ class Store:
         for record in records:
             if record.parameters is not None:
                 path = self.folder / f"{record.key}.safetensors"
-                safetensors.numpy.save_file({"parameters": record.parameters}, path)
+                path.write_bytes(safetensors.numpy.save({"parameters": record.parameters}))
         for kind, group in groupby(records, lambda record: record.kind):
             path, lines = self.folder / f"{kind}.jsonl", []
             known, shared = self._records(path), None
