@@ -384,38 +384,40 @@ def sequence_schematic(ax: Axes, images: Tensor, digits: list[int], operation: s
     ax.set_axis_off()
 
 
-def digit_plot(axes: tuple[Axes, Axes], curves: pd.DataFrame) -> None:
-    """What the CNN reads from each digit: before training, and at its end.
+def digit_plot(axes: list[Axes], curves: pd.DataFrame) -> None:
+    """What the CNN of each model reads from each digit, before training and at its end.
 
     The mean over validation images; a line a run, or one for each number that is read.
 
     Args:
+        axes: one for each model.
         curves: of ``nalu.learning_curves``.
     """
-    for ax, end, title in zip(axes, ("first", "last"), ("before", "after"), strict=True):
+    for ax, (model, group) in zip(axes, curves.groupby("model", sort=False), strict=True):
+        colour, marker, line = MODEL_STYLES[model]
         ax.plot([0, 9], [0, 9], color="0.6", linewidth=1, label="the digit")
-        for model, group in curves.groupby("model", sort=False):
-            colour, marker, line = MODEL_STYLES[model]
-            label = model_label(model)
-            for _, row in getattr(group.groupby("seed"), end)().iterrows():
-                read = row.filter(regex="^digit_").dropna().to_numpy(float).reshape(10, -1)
-                for values in read.T:
-                    ax.plot(
-                        range(10), values, marker=marker, linestyle=line, color=colour,
-                        linewidth=1, markersize=4, label=label,
-                    )  # fmt: skip
-                    label = None
-        ax.set(xlabel="digit shown", xticks=range(10), title=f"{title} training")
+        styles = {"before": {"linestyle": ":", "color": "0.6"}}
+        styles["after"] = {"linestyle": line, "color": colour, "marker": marker, "markersize": 4}
+        runs = group.groupby("seed")
+        for (label, style), ends in zip(styles.items(), (runs.head(1), runs.tail(1)), strict=True):
+            read = ends.filter(regex="^digit_").dropna(axis=1).to_numpy()
+            lines = read.reshape(len(read), 10, -1).transpose(1, 0, 2).reshape(10, -1)
+            for handle in ax.plot(range(10), lines, **style)[:1]:
+                handle.set_label(label)
+        ax.set(xlabel="digit shown", xticks=range(10), title=model_label(model))
+        ax.legend(loc="best")
     axes[0].set(ylabel="value read")
-    axes[1].legend(loc="best")
 
 
-def length_plot(axes: tuple[Axes, Axes], scores: pd.DataFrame, reference: pd.DataFrame) -> None:
+def length_plot(
+    axes: tuple[Axes, Axes], scores: pd.DataFrame, reference: pd.DataFrame, zero: pd.Series
+) -> None:
     """Test error over the length of sequences, and as a multiple of the threshold.
 
     Args:
         scores: of ``sequence_evaluation.sequence_scores``, a line a run.
         reference: the same of the runs behind the threshold.
+        zero: the error of answering 0, by length.
     """
     for model, group in pd.concat([reference, scores]).groupby("model", sort=False):
         colour, marker, line = MODEL_STYLES[model]
@@ -429,11 +431,14 @@ def length_plot(axes: tuple[Axes, Axes], scores: pd.DataFrame, reference: pd.Dat
                     linewidth=1, markersize=4, label=label,
                 )  # fmt: skip
             label = None
-    limits = scores.drop_duplicates("length")
-    axes[0].plot(limits.length, limits.threshold, "--", color=INK, linewidth=1, label="threshold")
-    axes[1].axhline(1, linestyle="--", color=INK, linewidth=1)
-    for ax, words in zip(axes, ("test error", "test error / threshold"), strict=True):
+    limits = scores.drop_duplicates("length").set_index("length").threshold
+    for ax, scale, words in (
+        (axes[0], 1, "test error"), (axes[1], limits, "test error / threshold")
+    ):  # fmt: skip
+        ax.plot(limits.index, limits / scale, "--", color=INK, linewidth=1, label="threshold")
+        ax.plot(zero.index, zero / scale, ":", color=INK, linewidth=1.5, label="answering 0")
         ax.set(yscale="log", xlabel="length", ylabel=words)
+        ax.xaxis.get_major_locator().set_params(integer=True)
     axes[0].legend(loc="best")
 
 
