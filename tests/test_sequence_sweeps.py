@@ -265,3 +265,16 @@ def test_scores_that_say_the_same():
     assert runs.alike({"validation_error": 1.9}, old)
     assert not runs.alike({"validation_error": 2.1}, old)
     assert not runs.alike({"validation_error": math.nan}, old)
+
+
+def test_seeds_side_by_side_leave_a_row_each_and_no_checkpoint(tmp_path, monkeypatch):
+    """As on a GPU, here on a processor."""
+    alone = nalu.sweep(RUNS[:2], store=tmp_path / "alone", progress=False)
+    monkeypatch.setattr(runs, "keeps_one_core", lambda engine: False)
+    assert [len(batch) for batch in runs.together(RUNS, "sequences")] == [2, 1]
+    table = nalu.sweep(RUNS, store=tmp_path / "together", progress=False)
+    np.testing.assert_allclose(table.validation_error[:2], alone.validation_error, rtol=1e-2)
+    assert {path.suffix for path in (tmp_path / "together").iterdir()} == {".jsonl", ".safetensors"}
+    models = nalu.trained_models(RUNS[:2], store=tmp_path / "together")
+    biases = [model.reader.output.bias.item() for model in models]
+    assert biases[0] != biases[1]
