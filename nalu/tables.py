@@ -82,7 +82,9 @@ def provenance_line(table: pd.DataFrame) -> str:
     seeds = table.groupby(["operation", "model"]).size().unique()
     steps = sorted({f"{iterations:,}" for iterations in table.iterations})
     seconds = table.groupby("model").seconds.mean()
-    took = " to ".join(dict.fromkeys(f"{s:.2g}" for s in (seconds.min(), seconds.max())))
+    took = " to ".join(
+        dict.fromkeys(f"{float(f'{s:.2g}'):g}" for s in (seconds.min(), seconds.max()))
+    )
     return (
         f"{' or '.join(map(str, sorted(seeds)))} seeds each, {' or '.join(steps)} steps; "
         f"engine {' and '.join(table.engine.unique())} on {' and '.join(table.device.unique())}, "

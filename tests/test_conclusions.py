@@ -93,3 +93,12 @@ def test_the_threshold_alone_fails_linear_differences(glued):
     assert number["linear-last"] < 20
     assert number["linear-last-printed"] < 20
     assert 10 * number["sub-limit"] < number["linear-error"] < 0.02
+
+
+def test_table_2_comes_out(glued):
+    number = glued("06-static-function")
+    assert number["rates"] == 11
+    assert number["rates-that-differ"] == 0
+    assert number["means-that-differ"] <= number["means"] / 2
+    assert number["nmu-at"] < number["nac-at"]
+    assert number["nac-sparsity"] < number["nmu-sparsity"]
