@@ -189,6 +189,11 @@ def wilson(successes: int, runs: int) -> Estimate:
     return Estimate(rate, float(max(centre - half, 0)), float(min(centre + half, 1)))
 
 
+def chance_of_fewer(observed: float, rate: float, runs: int = 100) -> float:
+    """How often so many runs have the observed success rate or a lower one, if ``rate`` is true."""
+    return float(stats.binom.cdf(round(observed * runs), runs, rate))
+
+
 def gamma_mean(values) -> Estimate:
     """The mean of positive numbers, with its profile-likelihood interval under a gamma law.
 

@@ -60,3 +60,45 @@ def test_first_pushes_on_the_gate_go_to_multiplication(glued):
         assert number[f"gate-{name}"] > 75
         assert number[f"too-small-{name}"] > 90
     assert number["mul-is-larger"] > 75
+
+
+def test_table_1_depends_on_the_seeds_where_the_text_says_so(glued):
+    number = glued("05-simple-multiplication")
+    assert abs(number["draft-NMU-rate"] - number["paper-NMU-rate"]) <= 3
+    assert number["draft-NACMul-rate"] > number["draft-NALU-rate"]
+    assert number["paper-NACMul-rate"] < number["paper-NALU-rate"]
+    assert number["many-NACMul"] > number["many-NALU"]
+    assert 5 < number["order"] < 50
+    assert number["chance-NACMul"] < 1
+    assert number["nalu-median-sparsity"] < 1e-5
+
+
+def test_the_authors_random_numbers_give_the_printed_row(glued):
+    number = glued("05-simple-multiplication")
+    assert number["authors-NACMul"] == number["paper-NACMul-rate"]
+    assert number["authors-NACMul-at"] == number["authors-NACMul-at-printed"]
+    assert number["authors-NACMul-sparsity"] == pytest.approx(7.5e-6, abs=0.05e-6)
+
+
+def test_failures_divide_or_leave_a_factor_out(glued):
+    number = glued("05-simple-multiplication")
+    assert number["divides-NACMul"] > 0.9 * number["failed-NACMul"]
+    assert number["divides-NALU"] > 0.6 * number["failed-NALU"]
+    assert number["missing-NMU"] == number["failed-NMU"]
+
+
+def test_the_threshold_alone_fails_linear_differences(glued):
+    number = glued("08-what-counts-as-success")
+    assert number["linear-first"] == number["linear-first-printed"] == 100
+    assert number["linear-last"] < 20
+    assert number["linear-last-printed"] < 20
+    assert 10 * number["sub-limit"] < number["linear-error"] < 0.02
+
+
+def test_table_2_comes_out(glued):
+    number = glued("06-static-function")
+    assert number["rates"] == 11
+    assert number["rates-that-differ"] == 0
+    assert number["means-that-differ"] <= number["means"] / 2
+    assert number["nmu-at"] < number["nac-at"]
+    assert number["nac-sparsity"] < number["nmu-sparsity"]

@@ -12,6 +12,7 @@ from torch import nn
 from nalu.evaluation import (
     RULES,
     beta_mean,
+    chance_of_fewer,
     disagreements,
     ending,
     gamma_mean,
@@ -284,3 +285,10 @@ def test_endings_of_unsolved_runs(weights, interpolation_error, words):
     with torch.no_grad():
         next(model[1].parameters()).copy_(torch.tensor(weights))
     assert ending(model, interpolation_error).startswith(words)
+
+
+def test_chance_of_fewer_successes():
+    """Of two runs, none or one is solved in 3 of 4 cases if half of all are."""
+    assert chance_of_fewer(0.5, 0.5, 2) == pytest.approx(0.75)
+    assert chance_of_fewer(1.0, 0.3) == 1
+    assert chance_of_fewer(0.13, 0.244) == pytest.approx(0.0037, abs=5e-4)

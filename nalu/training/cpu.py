@@ -107,7 +107,7 @@ def adam(state, rate, step):
     keep_mean, keep_square = real(0.9), real(0.999)
     new_mean, new_square = real(1 - 0.9), real(1 - 0.999)
     size, correction = real(rate), real(1)
-    if step < 40_000:  # then both powers are below 2⁻⁵⁴, and taking them is a tenth of a step
+    if step < 40_000:  # later both powers are below 2⁻⁵⁴; taking them is a tenth of a step
         size = real(rate / (1 - 0.9 ** (step + 1)))
         correction = real(1 / math.sqrt(1 - 0.999 ** (step + 1)))
     epsilon = real(1e-8)

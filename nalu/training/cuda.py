@@ -38,7 +38,7 @@ from .protocol import Draft
 from .random import EXTRAPOLATION, INTERPOLATION, TEST, TRAINING, VALIDATION
 from .run import LAYERS, SHARED_SEED, Log, Run
 
-# Triton takes 70 MB: imported where torch is built for GPUs, or its interpreter is spoken of.
+# Triton takes 70 MB: imported where torch is built for GPUs, or the variable says how to run it.
 triton = None
 if torch.backends.cuda.is_built() or "TRITON_INTERPRET" in os.environ:
     with suppress(ImportError):  # there is no Triton for macOS and Windows
