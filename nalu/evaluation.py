@@ -148,22 +148,23 @@ def solved_by(rule: Rule, run: Run, curve: pd.DataFrame) -> bool:
     return error < (DRAFT_THRESHOLD if rule.epsilon is None else threshold(run.task, rule.epsilon))
 
 
-def success_by_rule(runs: Sequence[Run], curves: pd.DataFrame) -> pd.DataFrame:
-    """Success rates of runs by each of ``RULES``: a row an operation, model and date.
+def success_by_rule(
+    runs: Sequence[Run], curves: pd.DataFrame, by: Sequence[str] = ("operation", "model")
+) -> pd.DataFrame:
+    """Success rates of runs by each of ``RULES``: a row for each group and date.
 
     Args:
         curves: of ``nalu.learning_curves`` for these runs.
+        by: labels of runs (``Run.labels``) that make a group, enough to tell runs of a seed apart.
     """
-    keys = ["operation", "model", "seed"]
-    by_run = dict(list(curves.groupby(keys)))
-    rows = [
-        (run.task.operation, run.model, rule.date, solved_by(rule, run, curve))
-        for run in runs
-        for curve in [by_run[run.task.operation, run.model, run.seed]]
-        for rule in RULES
-    ]
-    table = pd.DataFrame(rows, columns=["operation", "model", "date", "success_rate"])
-    return table.groupby(["operation", "model", "date"], sort=False).mean().reset_index()
+    by_run = dict(list(curves.groupby([*by, "seed"])))
+    rows = []
+    for run in runs:
+        group = [run.labels()[name] for name in by]
+        curve = by_run[*group, run.seed]
+        rows += [[*group, rule.date, solved_by(rule, run, curve)] for rule in RULES]
+    table = pd.DataFrame(rows, columns=[*by, "date", "success_rate"])
+    return table.groupby([*by, "date"], sort=False).mean().reset_index()
 
 
 class Estimate(NamedTuple):

@@ -255,6 +255,9 @@ def test_the_rules_of_four_versions_read_different_errors():
     rates = success_by_rule([run], curve)
     assert list(rates.success_rate) == [1, 1, 1, 0]
     assert list(rates.date) == [rule.date for rule in RULES]
+    wider = success_by_rule([run], curve.assign(input_size=100), ["input_size", "model"])
+    assert list(wider) == ["input_size", "model", "date", "success_rate"]
+    assert list(wider.success_rate) == [1, 1, 1, 0]
 
 
 def test_a_thinned_curve_gives_every_rule_what_the_whole_log_would():
