@@ -102,3 +102,12 @@ def test_table_2_comes_out(glued):
     assert number["means-that-differ"] <= number["means"] / 2
     assert number["nmu-at"] < number["nac-at"]
     assert number["nac-sparsity"] < number["nmu-sparsity"]
+
+
+def test_the_fall_beyond_a_hundred_inputs_is_the_thresholds(glued):
+    number = glued("07-boundary")
+    assert number["beyond-size"] == 125
+    assert number["beyond-draft"] == 0
+    assert number["beyond-relative"] == 100
+    assert number["beyond-error"] > 0.2
+    assert number["beyond-sparsity"] < 0.01
