@@ -111,3 +111,4 @@ def test_the_fall_beyond_a_hundred_inputs_is_the_thresholds(glued):
     assert number["beyond-relative"] == 100
     assert number["beyond-error"] > 0.2
     assert number["beyond-sparsity"] < 0.01
+    assert (number["little-draft"], number["little-relative"]) == (0, 100)
