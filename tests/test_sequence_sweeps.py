@@ -38,7 +38,10 @@ def few(monkeypatch):
     whole = mnist.load()
     few = {name: Digits(*(t[:n] for t in whole[name])) for name, n in SIZES.items()}
     monkeypatch.setattr(mnist, "load", lambda: few)
-    return few
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as the workers of a sweep, which this file compares with
+    yield few
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def sequences(
     return torch.stack([task.windows(allowed, order, length) for order in orders])
 
 
-def tested(task: SequentialMNIST, length: int) -> tuple[Tensor, Tensor]:
+def windows_and_targets(task: SequentialMNIST, length: int) -> tuple[Tensor, Tensor]:
     """The test sequences of a length: where their digits are in the test set, and the targets.
 
     Both (windows, length); a target for every prefix, whether the task scores it or not.

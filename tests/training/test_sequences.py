@@ -14,7 +14,7 @@ from nalu.tasks.mnist import Digits, SequentialMNIST, load, normalised
 from nalu.training import random
 from nalu.training.protocol import FINAL_SEQUENCE, Draft, Final
 from nalu.training.sequence_run import EXACT, LSTMS, Reader, SequenceRun
-from nalu.training.sequences import Training, _read, predictions, serves, tested, train
+from nalu.training.sequences import Training, _read, predictions, serves, train, windows_and_targets
 
 PRODUCT = dataclasses.replace(SequentialMNIST.of("product"), test_lengths=(1, 2, 5))
 SUM = dataclasses.replace(SequentialMNIST.of("sum"), train_length=3, test_lengths=(1, 4))
@@ -286,7 +286,7 @@ def test_predictions_are_those_that_are_scored(few, monkeypatch):
     model = RUN.build()
     torch.nn.utils.vector_to_parameters(torch.from_numpy(log.parameters), model.parameters())
     for length, error in zip(PRODUCT.test_lengths, log.test[-1], strict=True):
-        windows, targets = tested(PRODUCT, length)
+        windows, targets = windows_and_targets(PRODUCT, length)
         states = predictions(model, windows)
         assert states.shape == targets.shape == windows.shape
         assert torch.equal(targets[:, -1], few["test"].labels[windows].double().prod(1))
