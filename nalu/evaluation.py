@@ -305,15 +305,25 @@ def disagreements(ours: pd.Series, published: pd.Series) -> list[str]:
     """The measures of which a published value and ours differ beyond chance.
 
     Success rates: Fisher's exact test on both numbers of runs, below 0.05. Solved at and
-    sparsity error: the published value is outside of our 95 % interval, which one of six would
-    be by chance if both are means over as many runs; no interval, no disagreement.
+    sparsity error: if both have an interval, the logarithms are further apart than 1.96 standard
+    errors, those of the intervals; if the published one has none, it is outside of our 95 %
+    interval, which one of six would be by chance if both are means over as many runs; if ours
+    has none, nothing is said.
     """
     counts = [[round(row.success_rate * row.runs), row.runs] for row in (ours, published)]
     table = [[solved, runs - solved] for solved, runs in counts]
     differ = ["success rate"] if stats.fisher_exact(table).pvalue < 0.05 else []
     for name, word in (("solved_at", "solved at"), ("sparsity_error", "sparsity error")):
-        value = published[name]
-        if value < ours[f"{name}_low"] or value > ours[f"{name}_high"]:
+        here, there = (
+            [row.get(f"{name}{end}", math.nan) for end in ("", "_low", "_high")]
+            for row in (ours, published)
+        )
+        if math.isnan(there[1]) or not min(*here, *there) > 0:
+            if there[0] < here[1] or there[0] > here[2]:
+                differ.append(word)
+        elif abs(math.log(here[0] / there[0])) > math.hypot(
+            *(math.log(high / low) / 2 for _, low, high in (here, there))
+        ):
             differ.append(word)
     return differ
 

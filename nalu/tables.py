@@ -82,7 +82,7 @@ def rounded(value: float, digits: str) -> str:
 
 def provenance_line(table: pd.DataFrame) -> str:
     """Seeds, steps or epochs, engine and device of a sweep's rows, and what a run took."""
-    seeds = sorted(table.groupby(["operation", "model"]).size().unique())
+    seeds = sorted(table.groupby(["operation", "model"]).seed.nunique().unique())
     column, word = ("epochs",) * 2 if "epochs" in table else ("iterations", "steps")
     steps = sorted({f"{number:,}" for number in table[column]})
     seconds = table.groupby("model").seconds.mean()
@@ -110,7 +110,7 @@ def comparison(ours: pd.DataFrame, published: pd.DataFrame, paper: str = "paper"
         for _, printed in theirs.iterrows():
             differ = ", ".join(disagreements(mine, printed)) or "nothing"
             rows.append(["", paper, *measures(printed), differ])
-    columns = ["model", "", "success rate", "solved at, 1000 steps", "sparsity error", "differs"]
+    columns = ["model", "from", "success rate", "solved at, 1000 steps", "sparsity error", "differs"]
     return pd.DataFrame(rows, columns=columns)
 
 

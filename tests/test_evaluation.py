@@ -211,8 +211,8 @@ def test_summary_counts_all_runs_and_averages_over_the_solved():
 
 def side(rate, runs, solved_at=NAN, sparsity=NAN, width=0.0):
     means = {"solved_at": solved_at, "sparsity_error": sparsity}
-    ends = {f"{n}_low": v * (1 - width) for n, v in means.items()}
-    ends |= {f"{n}_high": v * (1 + width) for n, v in means.items()}
+    ends = {f"{n}_low": v * (1 - width) if width else NAN for n, v in means.items()}
+    ends |= {f"{n}_high": v * (1 + width) if width else NAN for n, v in means.items()}
     return pd.Series({"success_rate": rate, "runs": runs, **means, **ends})
 
 
@@ -224,6 +224,14 @@ def test_what_differs_beyond_chance():
     assert disagreements(ours, side(1.0, 10, 1099.0, 0.091)) == []
     assert disagreements(ours, side(1.0, 10, 1101.0, 0.089)) == ["solved at", "sparsity error"]
     assert disagreements(side(1.0, 10), side(1.0, 10, 1101.0, 0.089)) == []  # no interval
+
+
+def test_two_means_with_intervals_differ_if_these_do_not_explain_it():
+    """Both to ± 10 %, so 14 % apart at most by chance."""
+    ours = side(1.0, 100, 1000.0, 0.1, width=0.1)
+    assert disagreements(ours, side(1.0, 100, 1140.0, 0.088, width=0.1)) == []
+    theirs = side(1.0, 100, 1170.0, 0.085, width=0.1)
+    assert disagreements(ours, theirs) == ["solved at", "sparsity error"]
 
 
 RNG = np.random.default_rng(3)
