@@ -110,7 +110,14 @@ def comparison(ours: pd.DataFrame, published: pd.DataFrame, paper: str = "paper"
         for _, printed in theirs.iterrows():
             differ = ", ".join(disagreements(mine, printed)) or "nothing"
             rows.append(["", paper, *measures(printed), differ])
-    columns = ["model", "from", "success rate", "solved at, 1000 steps", "sparsity error", "differs"]
+    columns = [
+        "model",
+        "from",
+        "success rate",
+        "solved at, 1000 steps",
+        "sparsity error",
+        "differs",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 
