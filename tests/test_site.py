@@ -143,5 +143,7 @@ def test_figures_follow_the_theme_switch(address, browser):
 def test_search_finds_the_pages_of_a_word(address, browser):
     with Visit(browser) as visit:
         visit.page.goto(f"{address}/search.html?q=regulariser")
-        visit.page.wait_for_selector("#search-results li")
-        assert "Weight matrix construction" in visit.page.locator("#search-results").inner_text()
+        # Results appear one after the other.
+        found = visit.page.locator("#search-results li", has_text="Weight matrix construction")
+        found.wait_for()
+        assert found.locator("a").first.get_attribute("href")
