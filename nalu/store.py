@@ -95,7 +95,7 @@ class Record:
     @classmethod
     def of(cls, run, engine: str, log, score: dict, provenance: dict, seconds: float) -> Record:
         """The record of a finished run and its log, a ``Run`` and ``Log`` or their like."""
-        specification = json.loads(json.dumps(run.specification()))  # tuples are lists there
+        specification = run.specification()
         table = log.table()
         parameters = log.parameters if run.keeps_parameters else None
         return cls(

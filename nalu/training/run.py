@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -56,13 +56,30 @@ def layer_named(name: str) -> str:
 
 
 class Filed:
-    """A run's name in a store: its kind, which is all but the seed, and the seed.
+    """What kinds of run share: a specification, and a name in a store.
 
-    A subclass has ``seed``, ``specification()``, and ``words()`` to find a file by; for sweeps
+    A subclass is a dataclass with ``task``, ``protocol``, ``seed`` and the labels ``experiment``
+    and ``model``; it has ``from_specification``, ``words()`` to find a file by, and for sweeps
     ``steps``, ``labels()`` and ``columns()``.
     """
 
     keeps_parameters: ClassVar[bool] = False  # whether a store has those a run ends with
+
+    @property
+    def protocol_name(self) -> str:
+        return type(self.protocol).__name__.lower()
+
+    def but(self, **changes) -> Self:
+        """The same run with other fields."""
+        return replace(self, **changes)
+
+    def specification(self) -> dict:
+        """All that decides the result, as JSON has it: ``from_specification`` goes back."""
+        fields = asdict(self)
+        del fields["experiment"], fields["model"]
+        fields["task"] = {"name": type(self.task).__name__, **fields["task"]}
+        fields["protocol"] = {"name": self.protocol_name, **fields["protocol"]}
+        return json.loads(json.dumps({"mathematics": MATHEMATICS, **fields}))
 
     def kind(self, engine: str) -> str:
         """What this run and those with other seeds, from one engine, are filed under."""
@@ -128,10 +145,6 @@ class Run(Filed):
         object.__setattr__(self, "model", self.model or "-".join(self.layers))
 
     @property
-    def protocol_name(self) -> str:
-        return type(self.protocol).__name__.lower()
-
-    @property
     def steps(self) -> int:
         """Updates of a complete run."""
         return self.iterations + 1
@@ -152,18 +165,6 @@ class Run(Filed):
         if self.stream == "authors":
             return AuthorsStream(self.task, self.seed).offset
         return random.word(self.seed, random.OFFSET) * self.task.offsets >> 32
-
-    def but(self, **changes) -> Run:
-        """The same run with other fields."""
-        return replace(self, **changes)
-
-    def specification(self) -> dict:
-        """All that decides the result, in plain types."""
-        fields = asdict(self)
-        del fields["experiment"], fields["model"]
-        fields["task"] = {"name": type(self.task).__name__, **fields["task"]}
-        fields["protocol"] = {"name": self.protocol_name, **fields["protocol"]}
-        return {"mathematics": MATHEMATICS, **fields}
 
     @classmethod
     def from_specification(cls, specification: dict) -> Run:
@@ -235,7 +236,8 @@ def _kind(run: Filed, engine: str) -> str:
 
 @lru_cache
 def _protocol(layers: tuple[str, str], protocol: str | Draft | Final) -> Draft | Final:
-    return protocol_for(nn.Sequential(*(LAYERS[name](1, 1) for name in layers)), protocol)
+    with initialising(0):  # units draw when they are made, here only to be looked at
+        return protocol_for(nn.Sequential(*(LAYERS[name](1, 1) for name in layers)), protocol)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -138,10 +138,6 @@ class SequenceRun(Filed):
         settle(self, "model", self.model or self.unit)
 
     @property
-    def protocol_name(self) -> str:
-        return type(self.protocol).__name__.lower()
-
-    @property
     def steps(self) -> int:
         """Updates of a complete run, on all of MNIST."""
         digits = len(self.task.allowed(mnist.load()["training"].labels))
@@ -151,20 +147,6 @@ class SequenceRun(Filed):
     def evaluations(self) -> int:
         """How many times a complete run is evaluated: before the first epoch, and so on."""
         return self.epochs // self.evaluate_every + 1
-
-    def but(self, **changes) -> SequenceRun:
-        """The same run with other fields."""
-        return replace(self, **changes)
-
-    def specification(self) -> dict:
-        """All that decides the result, in plain types."""
-        fields = asdict(self)
-        del fields["experiment"], fields["model"]
-        fields["task"] = {"name": type(self.task).__name__, **fields["task"]}
-        for name in ("digits", "test_lengths"):
-            fields["task"][name] = list(fields["task"][name])
-        fields["protocol"] = {"name": self.protocol_name, **fields["protocol"]}
-        return {"mathematics": MATHEMATICS, **fields}
 
     @classmethod
     def from_specification(cls, specification: dict) -> SequenceRun:

@@ -74,6 +74,7 @@ def test_initial_parameters_depend_on_the_seed_alone_and_leave_torch_alone():
     torch.manual_seed(0)
     before = torch.get_rng_state()
     first, other = NMU.build(), NMU.but(seed=1).build()
+    NMU.but(protocol=Draft(strength=0.123))  # no run had it before
     assert torch.equal(before, torch.get_rng_state())
     torch.manual_seed(9)
     assert torch.equal(first[0].w_hat, NMU.build()[0].w_hat)
