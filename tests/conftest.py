@@ -14,6 +14,8 @@ import pytest
 from filelock import FileLock
 from playwright.sync_api import sync_playwright
 
+from nalu import runs
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -31,6 +33,19 @@ def cache(shared):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NALU_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The runs that sweeps of a test really train, as they are."""
+    trained, compute = [], runs.compute
+
+    def counting(batch, *arguments):
+        trained.extend(batch)
+        return compute(batch, *arguments)
+
+    monkeypatch.setattr(runs, "compute", counting)
+    return trained
 
 
 @pytest.fixture(scope="session")

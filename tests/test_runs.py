@@ -22,19 +22,6 @@ from nalu.units import NAU
 SHORT = simple_multiplication(seeds=range(3), models=["NMU", "Linear"], iterations=2000)
 
 
-@pytest.fixture
-def computed(monkeypatch):
-    """The runs that are really trained, as they are."""
-    trained, compute = [], runs.compute
-
-    def counting(batch, *arguments):
-        trained.extend(batch)
-        return compute(batch, *arguments)
-
-    monkeypatch.setattr(runs, "compute", counting)
-    return trained
-
-
 def test_one_row_a_run_in_order(tmp_path):
     table = nalu.sweep(SHORT, store=tmp_path, progress=False)
     assert list(table.model) == ["NMU"] * 3 + ["Linear"] * 3

@@ -44,20 +44,7 @@ def few(monkeypatch):
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def trained(monkeypatch):
-    """The runs that are really trained, as they are."""
-    trained, compute = [], runs.compute
-
-    def counting(batch, *arguments):
-        trained.extend(batch)
-        return compute(batch, *arguments)
-
-    monkeypatch.setattr(runs, "compute", counting)
-    return trained
-
-
-def test_one_row_a_run_with_errors_at_every_length(tmp_path, trained):
+def test_one_row_a_run_with_errors_at_every_length(tmp_path, computed):
     table = nalu.sweep(RUNS, store=tmp_path, progress=False)
     assert list(table.columns) == [
         "experiment", "protocol", "model", "operation", "seed", "epochs", "train_length",
@@ -70,9 +57,9 @@ def test_one_row_a_run_with_errors_at_every_length(tmp_path, trained):
     assert table.sparsity_error.isna().tolist() == [False, False, True]
     assert (table.engine == "sequences").all()
     assert (table.seconds > 0).all()
-    trained.clear()
+    computed.clear()
     assert nalu.sweep(RUNS, store=tmp_path, progress=False).equals(table)
-    assert trained == []
+    assert computed == []
     assert not list(tmp_path.glob("*.checkpoint"))
 
 
@@ -136,11 +123,11 @@ def test_steps_of_the_papers_runs(monkeypatch):
     ]
 
 
-def test_trained_models_are_read_or_trained_again(tmp_path, trained, few):
+def test_trained_models_are_read_or_trained_again(tmp_path, computed, few):
     nalu.sweep(RUNS[:2], store=tmp_path, progress=False)
-    trained.clear()
+    computed.clear()
     models = nalu.trained_models(RUNS[:2], store=tmp_path)
-    assert trained == []
+    assert computed == []
     logs = sequences.train(RUNS[:1], digits=few)
     parameters = torch.nn.utils.parameters_to_vector(models[0].parameters())
     assert np.array_equal(parameters.detach().numpy(), logs[0].parameters)
@@ -149,14 +136,14 @@ def test_trained_models_are_read_or_trained_again(tmp_path, trained, few):
         file.write_bytes(damage)
         with pytest.warns(DamagedRecord, match=rf"{file.name} is damaged .*: delete it"):
             nalu.trained_models(RUNS[1:2], store=tmp_path)
-        assert trained == RUNS[1:2]
-        trained.clear()
+        assert computed == RUNS[1:2]
+        computed.clear()
     file.unlink()
     nalu.trained_models(RUNS[:2], store=tmp_path)
-    assert trained == RUNS[1:2]
+    assert computed == RUNS[1:2]
 
 
-def test_record_keeps_parameters_of_the_first_seed(tmp_path, trained):
+def test_record_keeps_parameters_of_the_first_seed(tmp_path, computed):
     store = Store(tmp_path / "cache", [tmp_path / "recorded"])
     nalu.sweep(RUNS[:2], store=store, progress=False)
     cache = Store(store.folder)
@@ -168,13 +155,13 @@ def test_record_keeps_parameters_of_the_first_seed(tmp_path, trained):
     assert list(runs.record(RUNS[:2], store=fresh).result) == ["recorded"] * 2
     kept = [path.name for path in (tmp_path / "recorded").glob("*.safetensors")]
     assert kept == [f"{RUN.key('sequences')}.safetensors"]
-    trained.clear()
+    computed.clear()
     recorded = Store(tmp_path / "new", [tmp_path / "recorded"])
     nalu.sweep(RUNS[:2], store=recorded, progress=False)
     nalu.trained_models(RUNS[:1], store=recorded)
-    assert trained == []
+    assert computed == []
     nalu.trained_models(RUNS[1:2], store=recorded)
-    assert trained == RUNS[1:2]
+    assert computed == RUNS[1:2]
 
 
 def killed_in_the_middle(run, folder):
