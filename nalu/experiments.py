@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from .tasks.arithmetic import OPERATIONS, SimpleMultiplication, StaticFunction
 from .tasks.mnist import SequentialMNIST
 from .training.run import Run, layer_named
-from .training.sequence_run import EXACT, WITH_R_Z, SequenceRun
+from .training.sequence_run import EXACT, SequenceRun
 from .units import unit_named
 
 # Models of the paper's tables: the units of layer 1 and 2.
@@ -27,6 +27,8 @@ MODELS = {
     "NMU": ("NAU", "NMU"),
     "NALU (shared)": ("NAC", "NALU"),  # these two in the final paper's experiment with gates
     "NALU (separate)": ("NAC", "NALU (separate)"),
+    "NACMulSigma": ("NAC", "NACMulSigma"),  # and these two in its boundaries
+    "NACMulNMU": ("NAU", "NACMulNMU"),
 }
 MULTIPLYING = ("NACMul", "NALU", "NMU")
 ADDING = ("NAC", "Linear", "NALU", "NAU")
@@ -187,10 +189,10 @@ def boundary(
     return runs
 
 
-# What accumulates digits in section 3.2. The final paper's NAC•,σ and NAC•,NMU are not here, and
-# its LSTM has another beside it, which can represent the answer.
+# What accumulates digits in section 3.2. The paper's LSTM has another beside it, which can
+# represent the answer.
 SEQUENTIAL = {
-    "product": ("NACMul", "NALU", "LSTM", "LSTM (read-out)", "NMU"),
+    "product": ("NACMul", "NACMulSigma", "NACMulNMU", "NALU", "LSTM", "LSTM (read-out)", "NMU"),
     "sum": ("NAC", "NALU", "LSTM", "LSTM (read-out)", "NAU"),
 }
 
@@ -225,7 +227,7 @@ def sequential_mnist(
     runs = []
     for model in SEQUENTIAL[operation] if models is None else models:
         run = SequenceRun(model, task, protocol, epochs, experiment="sequential_mnist", **fields)
-        strength = z_strength if run.unit in WITH_R_Z else 0.0
+        strength = z_strength if run.has_r_z else 0.0
         runs += [run.but(seed=seed, z_strength=strength) for seed in seeds]
     return runs
 

@@ -36,7 +36,7 @@ from ..units import EPSILON
 from . import random
 from .protocol import Draft
 from .random import EXTRAPOLATION, INTERPOLATION, TEST, TRAINING, VALIDATION
-from .run import LAYERS, SHARED_SEED, Log, Run
+from .run import SHARED_SEED, Log, Run
 
 # Triton takes 70 MB: imported where torch is built for GPUs, or the variable says how to run it.
 triton = None
@@ -53,8 +53,11 @@ LARGEST = 1 << 14  # numbers in a padded matrix
 STRIDE = 2_000  # steps of a launch at most: a fraction of a second, so that Ctrl-C is heard
 INTERPRETED = bool(triton) and triton.knobs.runtime.interpret
 
-# Kinds of layers in the order of LAYERS, and operations in that of OPERATIONS.
-LINEAR, RELU, RELU6, NAC, NAC_MUL, NALU, NAU, NMU, NALU_SEPARATE = map(constant, range(9))
+# Kinds of layers, and operations in the order of OPERATIONS.
+KINDS = (
+    "Linear", "ReLU", "ReLU6", "NAC", "NACMul", "NALU", "NAU", "NMU", "NALU (separate)",
+)  # fmt: skip
+LINEAR, RELU, RELU6, NAC, NAC_MUL, NALU, NAU, NMU, NALU_SEPARATE = map(constant, range(len(KINDS)))
 MATRICES = 1, 1, 1, 2, 2, 3, 1, 1, 5  # trained ones, of each kind
 ADD, SUB, MUL, DIV, SQRT, SQUARE = map(constant, range(6))
 TINY = constant(EPSILON)
@@ -488,7 +491,7 @@ def power_of_2(n: int) -> int:
 def shape_of(run: Run) -> dict[str, int | bool]:
     """The constants of the kernel that trains a run."""
     task = run.task
-    first, second = (list(LAYERS).index(name) for name in run.layers)
+    first, second = map(KINDS.index, run.layers)
     quads, hidden = power_of_2(-(-task.input_size // 4)), power_of_2(run.hidden_size)
     split, n = size(first, hidden, 4 * quads), size(second, 1, hidden)
     rows = min(power_of_2(run.batch_size), 128, max(1, TILE // numbers(first, hidden, quads)))
@@ -506,7 +509,7 @@ def shape_of(run: Run) -> dict[str, int | bool]:
 
 def numbers(kind: int, hidden: int, quads: int) -> int:
     """How many gradients the first layer has for one row; a NALU's count twice."""
-    return hidden * 4 * quads * (2 if list(LAYERS)[kind].startswith("NALU") else 1)
+    return hidden * 4 * quads * (2 if KINDS[kind].startswith("NALU") else 1)
 
 
 def options_for(shape: dict[str, int | bool]) -> dict[str, int | bool]:
@@ -566,6 +569,8 @@ def serves(run) -> bool:
 def _refusal(run: Run) -> str:
     if run.stream != "philox":
         return f"has no stream {run.stream!r}"
+    if unknown := set(run.layers) - set(KINDS):
+        return f"has no layer {min(unknown)}"
     if run.iterations >= 2**31 - 1:
         return f"counts to 2³¹ steps, not to {run.iterations}"
     if power_of_2(run.hidden_size) * power_of_2(-(-run.task.input_size // 4)) * 4 > LARGEST:

@@ -16,7 +16,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from ..units import NAC, NAU, NMU, Constrained, Unit
+from ..units import NAC, NAU, NMU, Constrained, NACMulNMU, Unit
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,14 @@ class Final:
         unit.project_()
 
 
-# The final paper's constants differ by model: one with an NMU in it, or not. They are for runs
+# The final paper's constants differ by model: one that multiplies, or not. They are for runs
 # of millions of steps, and do nothing before ``start``.
 FINAL_MULTIPLICATION = Final(strength=10.0, start=1_000_000, end=2_000_000)
 FINAL_ADDITION = Final(strength=0.01, start=5_000, end=50_000)
 FINAL_SEQUENCE = Final(strength=10.0, start=10_000, end=100_000)  # all models of section 3.2
+
+
+WITH_R_Z = (NAC, NAU, NMU, NACMulNMU)  # the units that R_z is defined for
 
 
 def constrained_units(model: nn.Module) -> Iterator[Constrained]:
@@ -102,7 +105,7 @@ def protocol_for(model: nn.Module, protocol: str | Draft | Final) -> Draft | Fin
     if protocol == "draft":
         return Draft()
     if protocol == "final":
-        multiplies = any(isinstance(unit, NMU) for unit in constrained_units(model))
+        multiplies = any(unit.neutral for unit in constrained_units(model))
         return FINAL_MULTIPLICATION if multiplies else FINAL_ADDITION
     raise ValueError(
         f"no protocol is named {protocol!r}: use 'draft', 'final', or a Draft or Final of your own"
@@ -112,18 +115,24 @@ def protocol_for(model: nn.Module, protocol: str | Draft | Final) -> Draft | Fin
 def input_penalty(unit: Unit, inputs: Tensor) -> Tensor:
     """R_z of the final paper (section 3.2), of what a unit read: (..., in_features) -> scalar.
 
-        R_z = mean (1 - |W_oi|) (z̄_i - e)²,  e = 0 for NAC₊ and NAU, 1 for NMU
+        R_z = mean (1 - |W_oi|) (z̄_i - e)²,  e = 0 for NAC₊ and NAU, 1 for NMU and NAC•,NMU
 
     where z̄_i is the mean of input i over everything else, in recurrent use over the batch and
     time. An input that the unit does not pass on (W = 0) could have any value as far as the
     error goes; this draws its mean to e, which adds or multiplies nothing. The gradient goes
     to the weights and through z̄ to what gave the inputs, as in the authors' code.
 
+    There, and so here, what NAC•,NMU reads are the logarithms, whose mean is drawn to 1 as well,
+    although a logarithm that changes nothing is 0.
+
     Raises:
         ValueError: R_z is not defined for the unit.
     """
-    if type(unit) not in (NAC, NAU, NMU):
-        raise ValueError(f"R_z is defined for NAC, NAU and NMU, not for {unit}: leave it out")
+    if type(unit) not in WITH_R_Z:
+        names = ", ".join(known.__name__ for known in WITH_R_Z)
+        raise ValueError(f"R_z is defined for {names}, not for {unit}: leave it out")
+    if isinstance(unit, NACMulNMU):
+        inputs = (inputs.abs() + unit.epsilon).log()
     mean = inputs.flatten(0, -2).mean(0)
     return ((1 - unit.weight.abs()) * (mean - unit.neutral) ** 2).mean()
 
@@ -184,11 +193,11 @@ def prepare(
         loss = mse_loss(model(x), target) + regulariser(step)
 
     Args:
-        model: any module; its NAU and NMU units are found, however deep.
+        model: any module; its constrained units (NAU, NMU, NAC•,NMU) are found, however deep.
         optimizer: the one that trains them.
         protocol: "draft", "final", or a ``Draft`` or ``Final`` with constants of your own. The
             constants of the final paper are for long training: sparsity is asked for from step
-            1,000,000 on (a model with an NMU) or 5,000 (NAU only).
+            1,000,000 on (a model with an NMU or NAC•,NMU) or 5,000 (NAU only).
 
     Raises:
         ValueError: no such protocol, an optimiser that is prepared already, or one that does

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..tasks import mnist
 from ..tasks.mnist import SequentialMNIST
 from ..units import LSTM, Exact, Recurrent
-from .protocol import FINAL_SEQUENCE, Draft, Final
+from .protocol import FINAL_SEQUENCE, WITH_R_Z, Draft, Final
 from .run import LAYERS, Filed, initialising, layer_named
 
 MATHEMATICS = 1  # raise it when the same specification comes to give another result
@@ -22,7 +22,6 @@ MATHEMATICS = 1  # raise it when the same specification comes to give another re
 # large that it is no excuse, at a hundredth of the CNN's parameters.
 LSTMS = {"LSTM": {}, "LSTM (read-out)": {"hidden_size": 32, "read_out": True}}
 EXACT = "exact"  # knows the operation: only the CNN is learned
-WITH_R_Z = ("NAC", "NAU", "NMU")  # the units that R_z is defined for
 
 PROTOCOLS = {"draft": Draft(), "final": FINAL_SEQUENCE}
 
@@ -123,10 +122,11 @@ class SequenceRun(Filed):
             raise ValueError(f"learning_rate is {self.learning_rate!r}: it must be positive")
         if not 0 <= self.z_strength < float("inf"):
             raise ValueError(f"z_strength is {self.z_strength!r}: it must be 0 or more")
-        if self.z_strength and self.unit not in WITH_R_Z:
+        if self.z_strength and not self.has_r_z:
+            names = ", ".join(unit.__name__ for unit in WITH_R_Z)
             raise ValueError(
-                f"z_strength is {self.z_strength!r}, but R_z is defined for "
-                f"{', '.join(WITH_R_Z)} only: it must be 0 for {self.unit}"
+                f"z_strength is {self.z_strength!r}, but R_z is defined for {names} only: it must "
+                f"be 0 for {self.unit}"
             )
         if self.unit == EXACT and self.cnn_outputs != 1:
             raise ValueError(f"cnn_outputs is {self.cnn_outputs!r}: it must be 1 for {EXACT!r}")
@@ -136,6 +136,11 @@ class SequenceRun(Filed):
                 f"for {', '.join((*LSTMS, EXACT))}"
             )
         settle(self, "model", self.model or self.unit)
+
+    @property
+    def has_r_z(self) -> bool:
+        """Whether R_z is defined for the unit."""
+        return LAYERS.get(self.unit) in WITH_R_Z
 
     @property
     def steps(self) -> int:

@@ -8,13 +8,16 @@ from .constrained import Constrained
 from .linear import Linear, ReLU, ReLU6
 from .nac import NAC, nac_weight
 from .nac_mul import NACMul, nac_mul
+from .nac_mul_nmu import NACMulNMU
+from .nac_mul_sigma import NACMulSigma
 from .nalu import NALU
 from .nau import NAU
 from .nmu import NMU, nmu
 from .recurrent import LSTM, Exact, Recurrent
 
 UNITS: dict[str, type[Unit]] = {
-    unit.__name__: unit for unit in (Linear, ReLU, ReLU6, NAC, NACMul, NALU, NAU, NMU)
+    unit.__name__: unit
+    for unit in (Linear, ReLU, ReLU6, NAC, NACMul, NALU, NAU, NMU, NACMulSigma, NACMulNMU)
 }
 
 

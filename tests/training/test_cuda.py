@@ -26,7 +26,7 @@ from nalu.runs import engine_for, together
 from nalu.tasks.arithmetic import OPERATIONS, SimpleMultiplication, StaticFunction
 from nalu.training import cuda, random, reference
 from nalu.training.protocol import Draft, Final
-from nalu.training.run import LAYERS, Run
+from nalu.training.run import Run
 
 triton = pytest.importorskip("triton", reason="Triton is built for Linux only")
 tl = triton.language
@@ -101,10 +101,10 @@ def test_every_model_and_operation_after_1_and_10_steps(engine, steps, protocol)
     )
 
 
-@pytest.mark.parametrize("first", LAYERS)
+@pytest.mark.parametrize("first", cuda.KINDS)
 def test_every_pair_of_layers_with_sharp_regularisers(engine, first):
     """3 steps, with one partner 10; the protocols by turns, which matters to NAU and NMU only."""
-    names, protocols = list(LAYERS), itertools.cycle(SHARP.values())
+    names, protocols = list(cuda.KINDS), itertools.cycle(SHARP.values())
     partner = names[names.index(first) - 1]
     runs = [RUN.but(layers=(first, name), protocol=next(protocols)) for name in names]
     agree(engine, [run if run.layers[1] == partner else run.but(iterations=2) for run in runs])

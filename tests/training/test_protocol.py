@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from nalu import NAC, NALU, NAU, NMU, Draft, Final, Linear, NACMul, prepare
+from nalu import NAC, NALU, NAU, NMU, Draft, Final, Linear, NACMul, NACMulNMU, prepare
 from nalu.training.protocol import input_penalty
 from nalu.units import UNITS, Constrained
 
@@ -136,7 +136,7 @@ def test_units_without_constraint_train_in_the_same_loop(unit):
 
 # The constraint
 
-INTERVALS = [(NAU, -1.0, 1.0), (NMU, 0.0, 1.0)]
+INTERVALS = [(NAU, -1.0, 1.0), (NMU, 0.0, 1.0), (NACMulNMU, 0.0, 1.0)]
 
 
 @pytest.mark.parametrize("push", [-1e9, 1e9])
@@ -303,7 +303,14 @@ def test_r_z_of_numbers_worked_out_by_hand():
     assert input_penalty(nac, inputs).item() == pytest.approx((0.5 * 4.0 + 0.5 * 0.25) / 2)
 
 
-@pytest.mark.parametrize("unit", [NAC, NAU, NMU])
+def test_r_z_of_a_nac_with_the_weights_of_an_nmu_is_of_logarithms():
+    """As in the authors' code, drawn to 1, which is no neutral logarithm."""
+    unit = with_weights(NACMulNMU, [[0.25, 1.0]])
+    inputs = torch.tensor([[math.e, 5.0], [-(math.e**3), 7.0]], dtype=torch.float64)
+    assert input_penalty(unit, inputs).item() == pytest.approx(0.75 * (2 - 1) ** 2 / 2)
+
+
+@pytest.mark.parametrize("unit", [NAC, NAU, NMU, NACMulNMU])
 def test_r_z_has_gradients_for_weights_and_inputs(unit):
     unit = unit(3, 2, dtype=torch.float64)
     inputs = torch.rand(4, 5, 3, dtype=torch.float64, requires_grad=True)
@@ -316,5 +323,5 @@ def test_r_z_has_gradients_for_weights_and_inputs(unit):
 
 @pytest.mark.parametrize("unit", [NACMul, NALU])
 def test_r_z_is_not_defined_for_other_units(unit):
-    with pytest.raises(ValueError, match="R_z is defined for NAC, NAU and NMU, not for NA"):
+    with pytest.raises(ValueError, match="R_z is defined for NAC, NAU, NMU, NACMulNMU, not for NA"):
         input_penalty(unit(2, 1), torch.rand(4, 2))

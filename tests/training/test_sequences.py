@@ -19,7 +19,10 @@ from nalu.training.sequences import Training, _read, predictions, serves, train,
 PRODUCT = dataclasses.replace(SequentialMNIST.of("product"), test_lengths=(1, 2, 5))
 SUM = dataclasses.replace(SequentialMNIST.of("sum"), train_length=3, test_lengths=(1, 4))
 RUN = SequenceRun("NMU", PRODUCT, epochs=2, evaluate_every=1, batch_size=32, z_strength=1.0)
-UNITS = ("NAC", "NACMul", "NALU", "NALU (separate)", "NAU", "NMU", "Linear", *LSTMS, EXACT)
+UNITS = (
+    "NAC", "NACMul", "NALU", "NALU (separate)", "NAU", "NMU", "NACMulSigma", "NACMulNMU", "Linear",
+    *LSTMS, EXACT,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,10 @@ def test_the_key_is_the_same_on_every_machine():
         ({"learning_rate": 0.0}, "learning_rate is 0.0: it must be positive"),
         ({"z_strength": -1.0}, "z_strength is -1.0: it must be 0 or more"),
         ({"z_strength": float("nan")}, "z_strength is nan"),
-        ({"unit": "NACMul"}, "R_z is defined for NAC, NAU, NMU only: it must be 0 for NACMul"),
+        (
+            {"unit": "NACMul"},
+            "R_z is defined for NAC, NAU, NMU, NACMulNMU only: it must be 0 for NACMul",
+        ),
         ({"unit": EXACT, "z_strength": 0.0, "cnn_outputs": 2}, "cnn_outputs is 2: it must be 1"),
         ({"unit": "LSTM", "z_strength": 0.0, "trained_state": True}, "trained_state is True"),
     ],
@@ -110,7 +116,7 @@ def test_models_are_as_the_paper_has_them(unit, protocol):
     else:
         start = model.accumulator.initial
         assert start.requires_grad == run.trained_state
-        multiplies = unit in ("NACMul", "NMU", EXACT)
+        multiplies = unit in ("NACMul", "NACMulSigma", "NACMulNMU", "NMU", EXACT)
         assert start.item() == (not run.trained_state and multiplies)
     again, other = run.build(), run.but(seed=1).build()
     assert all(map(torch.equal, model.parameters(), again.parameters()))

@@ -51,11 +51,22 @@ def nac(p, x):  # eq. 1, line 2
 
 
 def nac_dot(p, x):  # eq. 1, line 3, as the product of powers that it is
-    weight = nac_matrix(p)
+    return powers(nac_matrix(p), p, x)
+
+
+def powers(weight, p, x):
     z = np.ones(len(weight))
     for o, i in np.ndindex(weight.shape):
         z[o] *= (abs(x[i]) + p["epsilon"]) ** weight[o, i]
     return z
+
+
+def nac_dot_sigma(p, x):  # final paper
+    return powers(np.array([[1 / (1 + math.exp(-w)) for w in row] for row in p["w_hat"]]), p, x)
+
+
+def nac_dot_nmu(p, x):  # final paper
+    return powers(np.array([[min(max(w, 0), 1) for w in row] for row in p["w_hat"]]), p, x)
 
 
 def nalu(p, x, add="shared", mul="shared"):  # section 2
@@ -96,6 +107,8 @@ EQUATIONS = {
     "ReLU6": relu6,
     "NAC": nac,
     "NACMul": nac_dot,
+    "NACMulSigma": nac_dot_sigma,
+    "NACMulNMU": nac_dot_nmu,
     "NALU": nalu,
     "NALU separate": partial(nalu, add="add", mul="mul"),
     "NAU": nau,
@@ -139,7 +152,7 @@ def test_unit_computes_its_equation(name, in_features, leading):
         np.testing.assert_allclose(unit(x), by_equation(name, unit, x), rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", ["NACMul", "NALU", "NALU separate"])
+@pytest.mark.parametrize("name", ["NACMul", "NACMulSigma", "NACMulNMU", "NALU", "NALU separate"])
 def test_epsilon_keeps_the_logarithm_of_zero_finite(name):
     unit = random_unit(name, 2, 3, epsilon=0.25)
     x = torch.tensor([0.0, -2.0], dtype=torch.float64)

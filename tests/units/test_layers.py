@@ -21,6 +21,8 @@ from nalu.units import (
     UNITS,
     Linear,
     NACMul,
+    NACMulNMU,
+    NACMulSigma,
     ReLU,
     ReLU6,
     side_by_side,
@@ -87,7 +89,10 @@ def test_size_that_is_no_count_is_refused(make, size):
         make(4, size)
 
 
-@pytest.mark.parametrize("make", [NACMul, NALU, partial(NALU, separate=True)])
+LOGARITHMS = [NACMul, NACMulSigma, NACMulNMU, NALU, partial(NALU, separate=True)]
+
+
+@pytest.mark.parametrize("make", LOGARITHMS)
 @pytest.mark.parametrize("epsilon", [-0.1, math.nan, math.inf])
 def test_epsilon_that_no_logarithm_can_have_is_refused(make, epsilon):
     with pytest.raises(ValueError, match=f"epsilon is {epsilon}"):
@@ -152,7 +157,7 @@ def test_representation_tells_how_to_make_the_unit_again(make):
     assert torch.equal(again(x), unit(x))
 
 
-@pytest.mark.parametrize("make", [NACMul, NALU])
+@pytest.mark.parametrize("make", LOGARITHMS)
 def test_representation_shows_the_epsilon(make):
     assert "epsilon=0.25" in make(4, 3, epsilon=0.25).extra_repr()
 
@@ -260,6 +265,7 @@ UNIFORM = [
     (NAU, 2, 1, "w_hat", -0.5, 0.5),
     (NMU, 2, 1, "w_hat", 0.25, 0.75),
     (NMU, 100, 2, "w_hat", 0.25, 0.75),
+    (NACMulNMU, 2, 1, "w_hat", 0.25, 0.75),
 ]
 
 
@@ -272,6 +278,12 @@ def test_initial_parameters_are_uniform_in_the_papers_interval(
     assert low - 1e-6 < values.min() < low + 1e-3 * width
     assert high - 1e-3 * width < values.max() < high + 1e-6
     assert kstest(values, "uniform", args=(low, width)).pvalue > 0.01
+
+
+@pytest.mark.parametrize(("in_features", "out_features"), [(2, 1), (100, 2)])
+def test_initial_parameters_of_a_sigmoid_nac_are_normal(in_features, out_features):
+    values = draws(NACMulSigma(in_features, out_features), "w_hat")
+    assert kstest(values, "norm", args=(0, (2 / (in_features + out_features)) ** 0.5)).pvalue > 0.01
 
 
 @pytest.mark.parametrize("make", [Linear, ReLU, ReLU6])

@@ -4,7 +4,20 @@ import pytest
 import torch
 from torch import nn
 
-from nalu.units import LSTM, NAC, NALU, NAU, NMU, UNITS, Exact, Linear, NACMul, Recurrent
+from nalu.units import (
+    LSTM,
+    NAC,
+    NALU,
+    NAU,
+    NMU,
+    UNITS,
+    Exact,
+    Linear,
+    NACMul,
+    NACMulNMU,
+    NACMulSigma,
+    Recurrent,
+)
 
 
 def sequences(features: int = 3, time: int = 4) -> torch.Tensor:
@@ -42,7 +55,7 @@ def test_a_unit_with_logarithms_takes_them_of_inputs_and_state():
 def test_where_states_start():
     starts = {unit: Recurrent(unit(2, 1)).initial.item() for unit in UNITS.values()}
     ones = {unit for unit, start in starts.items() if start == 1}
-    assert ones == {NACMul, NMU}
+    assert ones == {NACMul, NACMulSigma, NACMulNMU, NMU}
     assert {starts[unit] for unit in (Linear, NAC, NALU, NAU)} == {0.0}
     constant, trained = Recurrent(NMU(2, 1)), Recurrent(NMU(2, 1), initial=0.0, trained=True)
     assert [name for name, _ in constant.named_parameters()] == ["unit.w_hat"]

@@ -1,0 +1,55 @@
+"""NAC•,NMU of the final paper: the multiplication of NAC• with the weights of an NMU.
+
+    W = min(max(Ŵ, 0), 1)
+    z_o = exp(Σ_i W_oi log(|x_i| + ε))
+
+Gradients are those of NAC•; regularisers and constraint are those of the NMU.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .base import EPSILON, checked_epsilon
+from .constrained import Constrained
+from .nac_mul import nac_mul
+from .nmu import NMU
+
+
+class NACMulNMU(Constrained):
+    """NAC•,NMU, (..., in_features) -> (..., out_features), of the final paper (section 3.2).
+
+    Ŵ ~ Uniform(1/4, 3/4). The sign of the inputs is lost. To train it as in the paper call
+    ``nalu.prepare`` on the model and its optimiser.
+
+    Raises:
+        ValueError: ``epsilon`` is negative or not finite.
+    """
+
+    label = "NAC•,NMU"
+    aliases = ("ReRegualizedLinearPosNAC",)
+    interval = NMU.interval
+    neutral = 1.0
+    bias_penalty = staticmethod(NMU.bias_penalty)
+    out_of_bounds_penalty = staticmethod(NMU.out_of_bounds_penalty)
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        epsilon: float = EPSILON,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__(in_features, out_features, device=device, dtype=dtype)
+        self.epsilon = checked_epsilon(epsilon)
+
+    def reset_parameters(self) -> None:
+        nn.init.uniform_(self.w_hat, 0.25, 0.75)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nac_mul(x, self.weight, self.epsilon)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, epsilon={self.epsilon}"

@@ -1,0 +1,59 @@
+"""NAC•,σ of the final paper: a NAC• that can multiply but not divide.
+
+    W = σ(Ŵ)
+    z_o = exp(Σ_i W_oi log(|x_i| + ε))
+
+Gradients are those of NAC•, with ∂W/∂Ŵ = W (1 - W).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .base import EPSILON, Unit, checked_epsilon, empty_matrix
+from .nac_mul import nac_mul
+
+
+class NACMulSigma(Unit):
+    """NAC•,σ, (..., in_features) -> (..., out_features), of the final paper (section 3.2).
+
+    Ŵ ~ Normal with variance 2 / (in_features + out_features), so weights start around 1/2. The
+    sign of the inputs is lost.
+
+    Raises:
+        ValueError: ``epsilon`` is negative or not finite.
+    """
+
+    label = "NAC•,σ"
+    aliases = ("PosNAC", "NAC•,sigma")
+    neutral = 1.0
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        epsilon: float = EPSILON,
+        device=None,
+        dtype=None,
+    ):
+        super().__init__(in_features, out_features)
+        self.epsilon = checked_epsilon(epsilon)
+        self.w_hat = empty_matrix(self, device, dtype)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.w_hat, std=math.sqrt(2 / (self.in_features + self.out_features)))
+
+    @property
+    def weight(self) -> Tensor:
+        return torch.sigmoid(self.w_hat)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nac_mul(x, self.weight, self.epsilon)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, epsilon={self.epsilon}"
