@@ -8,7 +8,7 @@ import pandas as pd
 from IPython.display import display
 from myst_nb import glue as _glue
 
-from .evaluation import RULES, disagreements
+from .evaluation import RULES, chance_of_fewer, disagreements, wilson
 from .training.sequence_run import EXACT, LSTMS
 from .units import unit_named
 
@@ -119,6 +119,66 @@ def comparison(ours: pd.DataFrame, published: pd.DataFrame, paper: str = "paper"
         "differs",
     ]
     return pd.DataFrame(rows, columns=columns)
+
+
+def rates_table(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Success rates of many runs, and what a published one of fewer runs says beside them."""
+    printed = published[["operation", "model", "runs", "success_rate"]]
+    pairs = ours.merge(printed, on=["operation", "model"], suffixes=("", "_printed"))
+    rows = []
+    for _, row in pairs.iterrows():
+        rate, runs = row.success_rate_printed, row.runs_printed
+        interval = wilson(round(runs * rate), runs)
+        rows.append(
+            {
+                "model": model_label(row.model),
+                "runs": row.runs,
+                "success rate": percent(row),
+                f"printed, of {runs} runs": f"{100 * rate:.0f} % "
+                f"[{100 * interval.low:.3g}, {100 * interval.high:.3g}]",
+                f"as few in {runs}": f"{100 * chance_of_fewer(rate, row.success_rate, runs):.2g} %",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def printed_digits_table(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``evaluation.summary`` in the units and digits of the draft's Table 1."""
+    printed = published.drop(columns="solved_at")  # which is in steps
+    pairs = ours.merge(printed, on=["operation", "model"], suffixes=("", "_printed"))
+    converged_at = ((pairs.solved_at + 1000) / 10, pairs.solved_at_printed)
+    columns = {
+        "success rate": (pairs.success_rate, pairs.success_rate_printed, "{:.0%}"),
+        "converged at": (*converged_at, "{:.0f}"),
+        "sparsity error": (pairs.sparsity_error, pairs.sparsity_error_printed, "{:.1e}"),
+    }
+    table = {"model": pairs.model.map(model_label)}
+    for name, (here, there, digits) in columns.items():
+        table[name] = here.map(digits.format)
+        table[f"{name}, printed"] = there.map(digits.format)
+    return pd.DataFrame(table)
+
+
+def beside_recorded(now: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a sweep trained now, and where the same runs were solved in another sweep."""
+    keys = ["operation", "model", "seed"]
+    both = now.merge(recorded[[*keys, "solved_at"]], "left", keys, suffixes=("", "_recorded"))
+    asked = both[keys].apply(tuple, axis=1).isin(recorded[keys].apply(tuple, axis=1))
+
+    def steps(values):
+        return values.map(lambda at: "not solved" if math.isnan(at) else f"{at:,.0f}")
+
+    return pd.DataFrame(
+        {
+            "operation": both.operation.map(OPERATION_SIGNS),
+            "model": both.model.map(model_label),
+            "seed": both.seed,
+            "solved at": steps(both.solved_at),
+            "recorded": steps(both.solved_at_recorded).where(asked, "not asked for"),
+            "sparsity error": both.sparsity_error,
+            "seconds": both.seconds,
+        }
+    )
 
 
 def sequence_table(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:

@@ -128,3 +128,38 @@ def test_a_run_of_sequences_is_solved_at_so_many_lengths():
     scores = pd.DataFrame({"model": "NACMul", "seed": 3, "solved": [True, False, True]})
     (line,) = tables.sequence_table(table, scores).to_numpy().tolist()
     assert line == ["NAC•", 3, 5, 0.5, "2.0 ×10⁻³", "2 of 3", 1.5]
+
+
+def test_a_printed_rate_is_judged_by_one_of_many_runs():
+    ours = summary(TABLE).query("model == 'NMU'").assign(success_rate=0.5)
+    published = pd.DataFrame(
+        [{"operation": "mul", "model": "NMU", "runs": 4, "success_rate": 0.25}]
+    )
+    (line,) = tables.rates_table(ours, published).to_dict("records")
+    assert line["runs"] == 4
+    assert line["printed, of 4 runs"] == "25 % [4.56, 69.9]"
+    assert line["as few in 4"] == "31 %"  # (1 + 4) / 16
+
+
+def test_digits_are_written_as_the_draft_prints_them():
+    published = pd.DataFrame(
+        [{"operation": "mul", "model": "NMU", "success_rate": 0.94, "solved_at": 15_770.0,
+          "solved_at_printed": 1677.0, "sparsity_error": 3.04e-6}]
+    )  # fmt: skip
+    (line,) = tables.printed_digits_table(summary(TABLE), published).to_dict("records")
+    assert line == {
+        "model": "NMU",
+        "success rate": "100%",
+        "success rate, printed": "94%",
+        "converged at": "350",  # (2500 + 1000) / 10
+        "converged at, printed": "1677",
+        "sparsity error": "2.5e-03",
+        "sparsity error, printed": "3.0e-06",
+    }
+
+
+def test_runs_trained_now_stand_beside_those_recorded():
+    table = tables.beside_recorded(TABLE, TABLE[(TABLE.seed < 1) | (TABLE.model == "NALU")])
+    assert list(table["solved at"][:2]) == ["1,000", "2,000"]
+    assert list(table.recorded[:2]) == ["1,000", "not asked for"]
+    assert set(table.recorded[4:]) == {"not solved"}
