@@ -305,25 +305,25 @@ def disagreements(ours: pd.Series, published: pd.Series) -> list[str]:
     """The measures of which a published value and ours differ beyond chance.
 
     Success rates: Fisher's exact test on both numbers of runs, below 0.05. Solved at and
-    sparsity error: if both have an interval, the logarithms are further apart than 1.96 standard
-    errors, those of the intervals; if the published one has none, it is outside of our 95 %
-    interval, which one of six would be by chance if both are means over as many runs; if ours
-    has none, nothing is said.
+    sparsity error: the logarithms are further apart than 1.96 standard errors, those of the 95 %
+    intervals. A published mean without interval is taken to vary as ours does, by the number of
+    its solved runs. If ours has no interval, or one that reaches 0, nothing is said.
     """
-    counts = [[round(row.success_rate * row.runs), row.runs] for row in (ours, published)]
-    table = [[solved, runs - solved] for solved, runs in counts]
+    solved = [round(row.success_rate * row.runs) for row in (ours, published)]
+    table = [[n, row.runs - n] for n, row in zip(solved, (ours, published), strict=True)]
     differ = ["success rate"] if stats.fisher_exact(table).pvalue < 0.05 else []
     for name, word in (("solved_at", "solved at"), ("sparsity_error", "sparsity error")):
         here, there = (
             [row.get(f"{name}{end}", math.nan) for end in ("", "_low", "_high")]
             for row in (ours, published)
         )
-        if math.isnan(there[1]) or not min(*here, *there) > 0:
-            if there[0] < here[1] or there[0] > here[2]:
-                differ.append(word)
-        elif abs(math.log(here[0] / there[0])) > math.hypot(
-            *(math.log(high / low) / 2 for _, low, high in (here, there))
-        ):
+        if not all(value > 0 for value in (*here, there[0])):  # NaN is not, either
+            continue
+        spread = math.log(here[2] / here[1]) / 2
+        of_theirs = spread * math.sqrt(solved[0] / solved[1])
+        if there[1] > 0:
+            of_theirs = math.log(there[2] / there[1]) / 2
+        if abs(math.log(here[0] / there[0])) > math.hypot(spread, of_theirs):
             differ.append(word)
     return differ
 

@@ -211,9 +211,9 @@ def boundary_table(ours: pd.DataFrame, published: pd.DataFrame, parameter: str) 
     for _, mine in ours.iterrows():
         same = (published.x == mine[parameter]) & (published.model == mine.model)
         for _, printed in published[same].iterrows():
-            differ = ", ".join(disagreements(mine, printed)) or "nothing"
             # The draft's bars are quantiles over runs, not intervals of a mean.
             printed = printed.drop([n for n in printed.index if n.endswith(("_low", "_high"))])
+            differ = ", ".join(disagreements(mine, printed)) or "nothing"
             pairs = zip(measures(mine), measures(printed), strict=True)
             both = [f"{here} ({there})" for here, there in pairs]
             rows.append([f"{mine[parameter]:g}", model_label(mine.model), *both, differ])

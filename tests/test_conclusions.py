@@ -99,7 +99,7 @@ def test_table_2_comes_out(glued):
     number = glued("06-static-function")
     assert number["rates"] == 11
     assert number["rates-that-differ"] == 0
-    assert number["means-that-differ"] <= number["means"] / 2
+    assert number["means-that-differ"] <= 3  # of 20; more would be a rare chance at 5 %
     assert number["nmu-at"] < number["nac-at"]
     assert number["nac-sparsity"] < number["nmu-sparsity"]
 

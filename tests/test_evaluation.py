@@ -221,9 +221,22 @@ def test_what_differs_beyond_chance():
     assert disagreements(side(0.28, 100), side(0.13, 100)) == ["success rate"]
     assert disagreements(side(0.28, 100), side(0.18, 100)) == []
     ours = side(1.0, 10, 1000.0, 0.1, width=0.1)
-    assert disagreements(ours, side(1.0, 10, 1099.0, 0.091)) == []
-    assert disagreements(ours, side(1.0, 10, 1101.0, 0.089)) == ["solved at", "sparsity error"]
-    assert disagreements(side(1.0, 10), side(1.0, 10, 1101.0, 0.089)) == []  # no interval
+    assert disagreements(side(1.0, 10), side(1.0, 10, 2000.0, 0.2)) == []  # ours is missing
+    assert disagreements(ours, side(1.0, 10)) == []
+    assert disagreements(side(1.0, 10, 1000.0, 0.1), side(1.0, 10, 2000.0, 0.2)) == []
+
+
+@pytest.mark.parametrize(("runs", "factor"), [(10, 2**0.5), (40, 1.25**0.5), (5, 3**0.5)])
+def test_a_mean_without_interval_varies_like_ours_by_the_number_of_solved_runs(runs, factor):
+    """Ours is of ten runs and good to a factor of 1.1 either way, 95 % of the time."""
+    ours = side(1.0, 10, 1000.0, 0.1)
+    for name in ("solved_at", "sparsity_error"):
+        ours[f"{name}_low"], ours[f"{name}_high"] = ours[name] / 1.1, ours[name] * 1.1
+    apart = 1.1**factor
+    theirs = side(1.0, runs, 1000 * apart * 0.999, 0.1 / apart * 1.001)
+    assert disagreements(ours, theirs) == []
+    theirs = side(1.0, runs, 1000 * apart * 1.001, 0.1 / apart * 0.999)
+    assert disagreements(ours, theirs) == ["solved at", "sparsity error"]
 
 
 def test_two_means_with_intervals_differ_if_these_do_not_explain_it():
