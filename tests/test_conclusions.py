@@ -90,7 +90,7 @@ def test_failures_divide_or_leave_a_factor_out(glued):
 def test_the_threshold_alone_fails_linear_differences(glued):
     number = glued("08-what-counts-as-success")
     assert number["linear-first"] == number["linear-first-printed"] == 100
-    assert number["linear-last"] < 20
+    assert number["linear-last"] < 50
     assert number["linear-last-printed"] < 20
     assert 10 * number["sub-limit"] < number["linear-error"] < 0.02
 

@@ -124,8 +124,9 @@ def test_the_compiled_loop_is_cached_under_all_its_sources():
         assert Path(module.__file__).name in cpu.SOURCES
 
 
-def test_the_engine_says_which_runs_it_does_not_serve():
-    run = NMU_RUN.but(stream="authors")
+@pytest.mark.parametrize("change", [{"stream": "authors"}, {"layers": ("NAC", "NACMulSigma")}])
+def test_the_engine_says_which_runs_it_does_not_serve(change):
+    run = NMU_RUN.but(**change)
     assert not cpu.serves(run)
     with pytest.raises(ValueError, match="use engine 'reference'"):
         cpu.train([run])
