@@ -31,7 +31,7 @@ def engine_gradients(name, unit, x, dz):
     return z, dx.T, layer.g
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", layers.KINDS)
 def test_hand_written_gradients_of_every_unit(name):
     """With inputs that are zero and negative, and for NMU factors that are zero."""
     generator = torch.Generator().manual_seed(0)
