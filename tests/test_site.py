@@ -16,6 +16,15 @@ WIDTHS = (1280, 390)
 # The theme lets a keyboard scroll a table that is too wide, some time after a change of width.
 TABLES_ARE_REACHABLE = """[...document.querySelectorAll(".pst-scrollable-table-container")].every(
     table => table.scrollWidth <= table.clientWidth || table.tabIndex === 0)"""
+# A wide equation may scroll to the right, and so may a table, but not its caption.
+CUT_OFF = """[...document.querySelectorAll("div.math > mjx-container, table > caption > span")]
+    .filter(part => {
+        const box = part.getBoundingClientRect();
+        const left = part.closest("div.math, .pst-scrollable-table-container, table");
+        return box.left < left.getBoundingClientRect().left - 1
+            || (part.matches("span") && box.right > window.innerWidth);
+    })
+    .map(part => part.textContent || part.parentElement.id)"""
 
 
 def documents(toc: dict) -> list[str]:
@@ -89,6 +98,7 @@ def test_every_page_is_quiet_accessible_and_self_contained(name, scheme, address
             assert result.violations_count == 0, result.generate_report()
             overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
             assert visit.page.evaluate(overflow) <= 0, f"the page is wider than {width} px"
+            assert visit.page.evaluate(CUT_OFF) == []
         assert visit.complaints == []
         assert visit.elsewhere == []
 
