@@ -6,6 +6,8 @@ import pytest
 import yaml
 from axe_playwright_python.sync_playwright import Axe
 
+from nalu.units import UNITS
+
 ROOT = Path(__file__).resolve().parents[1]
 # preload would fetch imported style sheets from addresses where they are not
 OPTIONS = {
@@ -101,6 +103,15 @@ def test_every_page_is_quiet_accessible_and_self_contained(name, scheme, address
             assert visit.page.evaluate(CUT_OFF) == []
         assert visit.complaints == []
         assert visit.elsewhere == []
+
+
+def test_signatures_of_units_are_those_of_the_code(site, browser):
+    """Sphinx takes a docstring that begins with a name and a bracket for a signature."""
+    with Visit(browser) as visit:
+        visit.open((site / "book/units.html").as_uri())
+        for unit in UNITS:
+            signature = visit.page.locator(f"dt[id='nalu.{unit}']").inner_text()
+            assert "in_features, out_features, *" in signature
 
 
 @pytest.mark.parametrize("name", ["index", *PAGES])

@@ -16,7 +16,7 @@ from .nac_mul import nac_mul
 
 
 class NALU(Unit):
-    """NALU (Trask et al., 2018), (..., in_features) -> (..., out_features), section 2.
+    """The NALU (Trask et al., 2018), (..., in_features) -> (..., out_features), section 2.
 
     Addition and multiplication share one W, or have one each with ``separate=True``; then
     ``weight`` stacks the two, addition first, to (2, out_features, in_features). The gate
