@@ -160,6 +160,9 @@ def boundary(
     an extrapolation range. Iterations are 5 million, in the final paper 10 million from 125
     inputs on and 15 million from 225 on. Other fields of ``Run`` may be given by name.
 
+    Models are the draft's; the final paper's NAC•,σ and NAC•,NMU, which only the reference engine
+    trains, are for those who name them.
+
     Raises:
         ValueError: there is no such parameter.
     """
