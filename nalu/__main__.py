@@ -17,10 +17,12 @@ from .training.run import STREAMS
 
 def whole_numbers(text: str) -> list[int]:
     """Seeds from "0:100" or "0,1,7"."""
-    if ":" in text:
-        begin, end = text.split(":")
-        return list(range(int(begin or 0), int(end)))
-    return [int(part) for part in text.split(",")]
+    if ":" not in text:
+        return [int(part) for part in text.split(",")]
+    begin, end = text.split(":")
+    if not int(begin or 0) < int(end):
+        raise argparse.ArgumentTypeError(f"{text!r} has no seeds: the first must be below {end}")
+    return list(range(int(begin or 0), int(end)))
 
 
 def names(text: str) -> list[str]:
@@ -97,8 +99,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.command == "verify":
         store = store_of(arguments.store)
         table = verify(store, arguments.sample, arguments.seed, arguments.seconds)
-        print(table.to_string(index=False) if len(table) else "there are no records")
-        return int((table.result == "different").any()) if len(table) else 0
+        if not len(table):
+            where = "they took longer" if any(store.keys()) else "there are none"
+            print(f"no record was compared: {where}", file=sys.stderr)
+            return 1
+        print(table.to_string(index=False))
+        return int((table.result == "different").any())
     try:
         runs = specifications(arguments)
     except ValueError as error:
@@ -107,7 +113,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = record(runs, arguments.engine)
         print(table.groupby(["model", "operation", "result"], sort=False).size().to_string())
         return int(table.result.isin(["not computed", "uncommitted"]).any())
-    table = sweep(runs, arguments.engine, arguments.store)
+    try:
+        table = sweep(runs, arguments.engine, arguments.store)
+    except ValueError as error:  # an engine that this machine does not have, a damaged checkpoint
+        top.error(str(error))
     if arguments.output:
         table.to_csv(arguments.output, index=False)
     print(outcome(table).to_string())

@@ -116,9 +116,10 @@ def ending(model: nn.Sequential, interpolation_error: float) -> str:
     """What an unsolved run of a · b ended at, in words, by the first that applies.
 
     Args:
-        model: two units, trained; the second has one output.
+        model: two units, trained; the second has one output and one matrix, unlike a NALU with
+            separate ones.
     """
-    weight = model[1].weight.detach()[0]
+    (weight,) = model[1].weight.detach()
     if interpolation_error < DRAFT_THRESHOLD:
         return "fits the range of training, and no other"
     if weight.min() < -0.1:
@@ -136,22 +137,33 @@ RULES = (
 )
 
 
-def solved_by(rule: Rule, run: Run, curve: pd.DataFrame) -> bool:
-    """Whether a run is solved by another rule than its protocol's, from its learning curve.
+def error_by(rule: Rule, run: Run, curve: pd.DataFrame) -> float:
+    """The extrapolation error that a rule reads from a run's learning curve.
 
     A thinned curve gives what the whole log would: it keeps what the rules read.
     """
     last = last_evaluations(run) if rule.select is median_of_last else rule.last or len(curve)
-    error = rule.select(
+    return rule.select(
         last, curve.interpolation_error.to_numpy(), curve.extrapolation_error.to_numpy()
     )
-    return error < (DRAFT_THRESHOLD if rule.epsilon is None else threshold(run.task, rule.epsilon))
+
+
+def limit_of(rule: Rule, run: Run) -> float:
+    """What that error has to be below."""
+    return DRAFT_THRESHOLD if rule.epsilon is None else threshold(run.task, rule.epsilon)
+
+
+def solved_by(rule: Rule, run: Run, curve: pd.DataFrame) -> bool:
+    """Whether a run is solved by another rule than its protocol's."""
+    return error_by(rule, run, curve) < limit_of(rule, run)
 
 
 def success_by_rule(
     runs: Sequence[Run], curves: pd.DataFrame, by: Sequence[str] = ("operation", "model")
 ) -> pd.DataFrame:
     """Success rates of runs by each of ``RULES``: a row for each group and date.
+
+    Also the mean ``error`` that the rule reads, and the ``limit`` that it has to be below.
 
     Args:
         curves: of ``nalu.learning_curves`` for these runs.
@@ -162,8 +174,10 @@ def success_by_rule(
     for run in runs:
         group = [run.labels()[name] for name in by]
         curve = by_run[*group, run.seed]
-        rows += [[*group, rule.date, solved_by(rule, run, curve)] for rule in RULES]
-    table = pd.DataFrame(rows, columns=[*by, "date", "success_rate"])
+        for rule in RULES:
+            error, limit = error_by(rule, run, curve), limit_of(rule, run)
+            rows.append([*group, rule.date, error < limit, error, limit])
+    table = pd.DataFrame(rows, columns=[*by, "date", "success_rate", "error", "limit"])
     return table.groupby([*by, "date"], sort=False).mean().reset_index()
 
 
@@ -187,7 +201,9 @@ def wilson(successes: int, runs: int) -> Estimate:
     rate = successes / runs
     centre = (rate + z2 / (2 * runs)) / (1 + z2 / runs)
     half = math.sqrt(z2 * (rate * (1 - rate) / runs + z2 / (4 * runs**2))) / (1 + z2 / runs)
-    return Estimate(rate, float(max(centre - half, 0)), float(min(centre + half, 1)))
+    # Rounding must not put an end beyond 0 or 1, or on the wrong side of the rate.
+    low, high = max(0.0, min(centre - half, rate)), min(1.0, max(centre + half, rate))
+    return Estimate(rate, float(low), float(high))
 
 
 def chance_of_fewer(observed: float, rate: float, runs: int = 100) -> float:
@@ -264,13 +280,18 @@ def t_mean(values) -> Estimate:
 def sparsity_mean(values) -> Estimate:
     """The mean of sparsity errors, with the interval of ``beta_mean``.
 
-    Unconstrained weights may be further than 1/2 from 0 and ±1: then it is a t interval.
+    It is a t interval if the beta law does not fit, because weights without constraint are
+    further than 1/2 from 0 and ±1, or because one error outweighs all others and the mean is
+    outside of the beta law's own interval.
     """
     x = np.asarray(values, dtype=np.float64)
-    if len(x) and x.max() > 0.5:
-        return t_mean(x)
-    _, low, high = beta_mean(x)
-    return Estimate(t_mean(x).value, low, high)
+    mean, low, high = t_mean(x)
+    if len(x) and x.max() <= 0.5:
+        _, low_beta, high_beta = beta_mean(x)
+        if math.isnan(low_beta) or low_beta <= mean <= high_beta:
+            return Estimate(mean, low_beta, high_beta)
+        low, high = max(low, 0.0), min(high, 0.5)
+    return Estimate(mean, low, high)
 
 
 def summary(table: pd.DataFrame, by: Sequence[str] = ("operation", "model")) -> pd.DataFrame:
@@ -282,7 +303,7 @@ def summary(table: pd.DataFrame, by: Sequence[str] = ("operation", "model")) -> 
     ``solved_at_median``; ``seconds``, the mean of a run.
     """
     rows = []
-    for values, group in table.groupby(list(by), sort=False):
+    for values, group in table.groupby(list(by), sort=False, dropna=False):
         solved = group[group.solved]
         estimates = {
             "success_rate": wilson(len(solved), len(group)),

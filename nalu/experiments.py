@@ -128,6 +128,7 @@ def static_function(
     a · b, a - b and a + b unless told otherwise, with the models that the table has for each;
     other operations have all basic models. Other fields of ``Run`` may be given by name.
     """
+    seeds = range(10 if protocol == "draft" else 100) if seeds is None else list(seeds)
     runs = []
     for operation in ("mul", "sub", "add") if operations is None else operations:
         task = StaticFunction(operation, extrapolation=EXTRAPOLATION[_checked(protocol)])
@@ -135,7 +136,7 @@ def static_function(
         runs += _runs(
             paper if models is None else models,
             [task],
-            range(10 if protocol == "draft" else 100) if seeds is None else list(seeds),
+            seeds,
             protocol=protocol,
             iterations=5_000_000 if iterations is None else iterations,
             experiment="static_function",
@@ -155,9 +156,9 @@ def boundary(
 ) -> list[Run]:
     """a · b with one parameter varied, section 3.1.3: 10 seeds, in the final paper 50.
 
-    The draft varies "input_size" (Figure 4), "overlap_ratio" (5) and "subset_ratio" (6), the
-    final paper also "hidden_size" and "ranges", whose values are pairs of an interpolation and
-    an extrapolation range. Iterations are 5 million, in the final paper 10 million from 125
+    The draft varies "input_size" (Figure 4), "overlap_ratio" (5) and "subset_ratio" (6). The
+    days after it brought "hidden_size" and "ranges", whose values are pairs of an interpolation
+    and an extrapolation range. Iterations are 5 million, in the final paper 10 million from 125
     inputs on and 15 million from 225 on. Other fields of ``Run`` may be given by name.
 
     Models are the draft's; the final paper's NAC•,σ and NAC•,NMU, which only the reference engine
@@ -169,6 +170,7 @@ def boundary(
     grids = BOUNDARIES[_checked(protocol)]
     if parameter not in grids:
         raise ValueError(f"parameter is {parameter!r}: it must be one of {', '.join(grids)}")
+    seeds = range(10 if protocol == "draft" else 50) if seeds is None else list(seeds)
     runs = []
     for value in grids[parameter] if values is None else values:
         varied = {"extrapolation": EXTRAPOLATION[protocol]}
@@ -182,7 +184,7 @@ def boundary(
         runs += _runs(
             MULTIPLYING if models is None else models,
             [task],
-            range(10 if protocol == "draft" else 50) if seeds is None else list(seeds),
+            seeds,
             protocol=protocol,
             iterations=paper if iterations is None else iterations,
             experiment=f"boundary {parameter}",

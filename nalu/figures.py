@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from mpl_toolkits.mplot3d import Axes3D
 from torch import Tensor
 
-from .tables import model_label, rounded
+from .tables import OPERATION_SIGNS, model_label, rounded
 from .tasks.arithmetic import Arithmetic
 from .units import Constrained
 
@@ -216,6 +216,8 @@ MODEL_STYLES = {
     "LSTM": ("C3", "v", ":"), "LSTM (read-out)": ("C5", "P", (0, (3, 1, 1, 1, 1, 1))),
     "NACMulSigma": ("C8", "<", (0, (3, 1, 1, 1))), "NACMulNMU": ("C9", ">", (0, (1, 1))),
     "exact": ("C7", "X", (0, (5, 1))),
+    "ReLU": ("C5", "p", ":"), "ReLU6": ("C6", "h", ":"),
+    "NALU (shared)": ("C3", "s", "--"), "NALU (separate)": ("C6", "s", ":"),
 }  # fmt: skip
 
 
@@ -242,8 +244,7 @@ def task_schematic(ax: Axes, task: Arithmetic, offset: int) -> None:
     if shared[0] < shared[1]:
         ax.bar(shared[0], 1, shared[1] - shared[0], align="edge", color="0.5", alpha=0.4)
         ax.text(sum(shared) / 2, 0.5, f"{shared[1] - shared[0]}", ha="center", va="center")
-    sign = {"add": "a + b", "sub": "a - b", "mul": r"a \cdot b", "div": "a / b"}
-    ax.text(n * 1.13, 0.5, f"$t = {sign.get(task.operation, task.operation)}$", va="center")
+    ax.text(n * 1.13, 0.5, f"$t =$ {OPERATION_SIGNS[task.operation]}", va="center")
     ax.text(middle, -4.4, f"{n} inputs, subsets from input {a0 + 1} on", ha="center", va="top")
     ax.set(xlim=(-1, n * 1.3), ylim=(-5.5, 5.2))
     ax.set_axis_off()
@@ -283,7 +284,8 @@ def rate_strip(ax: Axes, rates: dict[str, np.ndarray], published: dict[str, floa
         ax.bar(
             100 * found, 0.85 * counts / counts.max(), 0.8, bottom=place, color=colour, linewidth=0
         )
-        ax.plot(100 * published[model], place - 0.09, "^", color=INK, markersize=8)
+        if model in published:
+            ax.plot(100 * published[model], place - 0.09, "^", color=INK, markersize=8)
     ax.set(
         yticks=np.arange(len(rates)) + 0.3,
         yticklabels=[model_label(model) for model in rates],
@@ -401,7 +403,7 @@ def digit_plot(axes: list[Axes], curves: pd.DataFrame) -> None:
         styles["after"] = {"linestyle": line, "color": colour, "marker": marker, "markersize": 4}
         runs = group.groupby("seed")
         for (label, style), ends in zip(styles.items(), (runs.head(1), runs.tail(1)), strict=True):
-            read = ends.filter(regex="^digit_").dropna(axis=1).to_numpy()
+            read = ends.filter(regex="^digit_").dropna(axis=1, how="all").to_numpy()
             lines = read.reshape(len(read), 10, -1).transpose(1, 0, 2).reshape(10, -1)
             for handle in ax.plot(range(10), lines, **style)[:1]:
                 handle.set_label(label)

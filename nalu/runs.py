@@ -76,13 +76,13 @@ def compute(
     if engine == "sequences":
         options["checkpoint"] = folder and checkpoint_of(runs, engine, folder)
         if device == "cpu":
-            torch.set_num_threads(1)  # of this thread
+            torch.set_num_threads(1)
+    where = provenance(device)  # of the code that is about to run
     # What a run took of its core, whatever else ran there.
     clock = time.thread_time if keeps_one_core(engine) else time.perf_counter
     begin = clock()
     logs = ENGINES[engine].train(runs, tick, **options)
     seconds = clock() - begin + (logs[0].earlier if options else 0.0)
-    where = provenance(device)
     return [
         Record.of(run, engine, log, score_of(run, log), where, seconds / len(runs))
         for run, log in zip(runs, logs, strict=True)
@@ -246,7 +246,8 @@ def run_of(record: Record) -> Filed:
 def _computed(missing: dict[str, list[Filed]], folder: Path, client, bar: Progress):
     """Records of runs trained together, as they are finished, here or on a client's workers."""
     tasks = [(batch, name) for name, runs in missing.items() for batch in together(runs, name)]
-    stop = threading.Event()
+    stop, failure = threading.Event(), None
+    threads = torch.get_num_threads()  # which ``compute`` changes, for the whole process
 
     def tick(steps: int) -> None:
         if stop.is_set():
@@ -265,6 +266,13 @@ def _computed(missing: dict[str, list[Filed]], folder: Path, client, bar: Progre
         for _ in tasks:
             future = done.get()
             futures.discard(future)  # and with it what it holds
+            if pool and (error := future.exception() if not future.cancelled() else failure):
+                # What others have finished by now is not lost.
+                failure = failure or error
+                stop.set()
+                for other in futures:
+                    other.cancel()
+                continue
             records = future.result()
             if client:
                 bar.advance(sum(run_of(record).steps for record in records))
@@ -275,6 +283,9 @@ def _computed(missing: dict[str, list[Filed]], folder: Path, client, bar: Progre
             future.cancel()
         if pool:
             pool.shutdown()
+            torch.set_num_threads(threads)
+    if failure:
+        raise failure
 
 
 class Progress:
@@ -362,7 +373,7 @@ def verify(store: Store, sample: int, seed: int = 0, seconds: float | None = Non
 
     The result of a run is "identical", or has the "same score" by ``alike``, as another type of
     machine may round differently, or is "different". ``seconds``, if given, leaves out runs that
-    took longer.
+    took longer; left out as well are those of an engine that this machine does not have.
     """
     drawn = np.random.default_rng(seed).permutation(np.array(sorted(store.keys()), dtype=object))
     compared = []
@@ -372,7 +383,11 @@ def verify(store: Store, sample: int, seed: int = 0, seconds: float | None = Non
         if seconds is not None and kept.seconds > seconds:
             continue
         run = run_of(kept)
+        if not ENGINES[kept.engine].serves(run):  # without a GPU
+            continue
+        threads = torch.get_num_threads()
         again = compute([run], kept.engine)[0]
+        torch.set_num_threads(threads)
         same = "same score" if alike(again.score, kept.score) else "different"
         labels = {name: run.labels()[name] for name in ("protocol", "model", "operation", "seed")}
         measure = measure_of(kept.score)
@@ -395,7 +410,9 @@ def alike(new: dict, old: dict) -> bool:
     step to step, the validation error within a factor of two.
     """
     measure = measure_of(old)
+    if new[measure] == old[measure]:
+        return new.get("solved") == old.get("solved")
     if measure == "validation_error":
-        return bool(0.5 < new[measure] / old[measure] < 2)
+        return bool(old[measure] / 2 < new[measure] < old[measure] * 2)
     close = np.isclose(new[measure], old[measure], rtol=0.1, equal_nan=True)
     return bool(close) and new["solved"] == old["solved"]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from .training.sequence_run import SequenceLog, SequenceRun
+from .training.sequence_run import EXACT, SequenceLog, SequenceRun
 
 LEARNED = 10.0  # times the least validation error that a reference run may have
 RUN = ["protocol", "operation", "model", "z_strength", "epochs", "seed"]  # tell runs apart
@@ -65,8 +65,10 @@ def sequence_thresholds(references: pd.DataFrame) -> pd.Series:
         references: their rows of a sweep.
 
     Raises:
-        ValueError: fewer than two of them learned.
+        ValueError: some are of another unit, or fewer than two learned.
     """
+    if others := set(references.get("model", ())) - {EXACT}:
+        raise ValueError(f"reference runs are of {EXACT!r}, not of {', '.join(sorted(others))}")
     errors = errors_by_length(learned(references)) if len(references) else references
     n = len(errors)
     if n < 2:

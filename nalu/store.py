@@ -30,6 +30,8 @@ import numpy as np
 import safetensors.numpy
 import torch
 
+from .training.files import write_whole
+
 RECORDED = Path(__file__).parents[1] / "data" / "runs"  # comes with the project
 EVENLY, LAST = 200, 100  # evaluations of a learning curve: over the whole run, and at its end
 
@@ -56,15 +58,22 @@ def device_name(device: str) -> str:
 
 @lru_cache
 def commit() -> str:
-    """The commit of this code, "…-dirty" if changed since, or "" outside of a checkout."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-    return done.stdout.strip()
+    """The commit of this code, "…-dirty" if changed since, or "" outside of a checkout.
+
+    Only what decides results counts as changed: the package and its dependencies.
+    """
+    changes = ["status", "--porcelain", "--", ".", "../pyproject.toml", "../constraints.txt"]
+    texts = []
+    for command in (["rev-parse", "HEAD"], changes):
+        try:
+            done = subprocess.run(
+                ["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True,
+                check=True,
+            )  # fmt: skip
+        except (OSError, subprocess.CalledProcessError):
+            return ""
+        texts.append(done.stdout.strip())
+    return texts[0] + "-dirty" * bool(texts[1])
 
 
 def provenance(device: str) -> dict:
@@ -222,7 +231,7 @@ class Store:
 
         A damaged file is warned about, not used.
         """
-        for path in (folder / f"{record.key}.safetensors" for folder in self._folders):
+        for path in (folder / parameters_file(record) for folder in self._folders):
             if not path.is_file():
                 continue
             try:
@@ -232,32 +241,40 @@ class Store:
             if digest(parameters) == record.parameters_digest:
                 return parameters
             warnings.warn(
-                f"{path} is damaged or not of the run recorded beside it, and not used: delete it",
+                f"{path} is damaged and not used: delete it",
                 DamagedRecord,
                 stacklevel=3,
             )
         return None
 
     def add(self, records: Sequence[Record]) -> None:
-        """Append records, those of a kind in one write, and keep their parameters."""
+        """Append records, those of a kind in one write, and keep their parameters.
+
+        Raises:
+            OSError: something was not written whole; a record in the store is.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         for record in records:
             if record.parameters is not None:
-                path = self.folder / f"{record.key}.safetensors"
-                path.write_bytes(safetensors.numpy.save({"parameters": record.parameters}))
+                content = safetensors.numpy.save({"parameters": record.parameters})
+                write_whole(self.folder / parameters_file(record), content)
         for kind, group in groupby(records, lambda record: record.kind):
             path, lines = self.folder / f"{kind}.jsonl", []
-            known, shared = self._records(path), None
+            known, new, shared = self._records(path), {}, None
             for record in group:
                 if record.shared() != shared:
                     shared = record.shared()
                     lines.append(json.dumps(shared))
                 lines.append(json.dumps(record.own()))
-                known[record.seed] = replace(record, parameters=None)
+                new[record.seed] = replace(record, parameters=None)
             # A line begins with its newline: one that was cut short cannot reach the next.
+            content = "".join(f"\n{line}" for line in lines).encode()
             with path.open("ab", buffering=0) as file:
-                file.write("".join(f"\n{line}" for line in lines).encode())
+                written = file.write(content)
                 os.fsync(file.fileno())
+            if written < len(content):
+                raise OSError(f"only {written} of {len(content)} bytes were added to {path}")
+            known |= new
 
     def keys(self) -> Iterator[str]:
         """The keys of all records, each once."""
@@ -297,6 +314,11 @@ def _read(path: Path) -> Iterator[tuple[int, Record]]:
             )
         else:
             yield record.seed, record
+
+
+def parameters_file(record: Record) -> str:
+    """Its name says what is in it, so that another machine's parameters are in another file."""
+    return f"{record.key}-{record.parameters_digest}.safetensors"
 
 
 def without_curve(record: Record) -> Record:

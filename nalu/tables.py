@@ -44,8 +44,10 @@ def model_label(model: str) -> str:
     """A model as the paper's tables call it: NAC₊, NAC•, NALU (separate) …"""
     if model in (*LSTMS, EXACT):
         return model
-    name, _, variant = model.partition(" ")
-    return " ".join(filter(None, [unit_named(name).label, variant]))
+    layers = [layer.partition(" ") for layer in model.split("-")]  # one, if the model has a name
+    return "-".join(
+        " ".join(filter(None, [unit_named(name).label, variant])) for name, _, variant in layers
+    )
 
 
 def percent(row: pd.Series) -> str:
@@ -210,16 +212,33 @@ def boundary_table(ours: pd.DataFrame, published: pd.DataFrame, parameter: str) 
     rows = []
     for _, mine in ours.iterrows():
         same = (published.x == mine[parameter]) & (published.model == mine.model)
+        cells, differ = measures(mine), ""
         for _, printed in published[same].iterrows():
             # The draft's bars are quantiles over runs, not intervals of a mean.
             printed = printed.drop([n for n in printed.index if n.endswith(("_low", "_high"))])
             differ = ", ".join(disagreements(mine, printed)) or "nothing"
-            pairs = zip(measures(mine), measures(printed), strict=True)
-            both = [f"{here} ({there})" for here, there in pairs]
-            rows.append([f"{mine[parameter]:g}", model_label(mine.model), *both, differ])
+            pairs = zip(cells, measures(printed), strict=True)
+            cells = [f"{here} ({there})" for here, there in pairs]
+        rows.append([f"{mine[parameter]:g}", model_label(mine.model), *cells, differ])
     columns = [parameter.replace("_", " "), "model", "success rate (draft)"]
     columns += ["solved at, 1000 steps (draft)", "sparsity error (draft)", "differs"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def rule_errors_table(rates: pd.DataFrame, parameter: str) -> pd.DataFrame:
+    """Rows of ``evaluation.success_by_rule`` of one model by a parameter, a column a rule.
+
+    A cell has the success rate, and in brackets the error that the rule reads over its limit.
+    """
+    rows = []
+    for value, group in rates.groupby(parameter, sort=False):
+        cells = [
+            f"{100 * row.success_rate:.0f} % ({rounded(row.error, '.2g')} / "
+            f"{rounded(row.limit, '.2g')})"
+            for row in group.itertuples()
+        ]
+        rows.append([f"{value:g}", *cells])
+    return pd.DataFrame(rows, columns=[parameter.replace("_", " "), *(r.words for r in RULES)])
 
 
 def rules_table(rates: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:

@@ -216,6 +216,26 @@ def side(rate, runs, solved_at=NAN, sparsity=NAN, width=0.0):
     return pd.Series({"success_rate": rate, "runs": runs, **means, **ends})
 
 
+@pytest.mark.parametrize("runs", range(1, 60))
+def test_a_rate_is_within_its_interval_to_the_last_bit(runs):
+    for successes in range(runs + 1):
+        rate, low, high = wilson(successes, runs)
+        assert 0 <= low <= rate <= high <= 1
+
+
+def test_a_mean_of_sparsity_errors_is_within_its_interval():
+    """One run that had not settled decides the mean, and no beta law has so heavy an end."""
+    value, low, high = sparsity_mean([1e-7] * 99 + [0.499])
+    assert value == pytest.approx((99e-7 + 0.499) / 100)
+    assert 0 <= low <= value <= high < 0.02
+
+
+def test_groups_by_a_label_that_some_runs_lack_are_kept():
+    table = pd.DataFrame({"model": "NMU", "overlap_ratio": [NAN, NAN, 0.5], "solved": True,
+        "solved_at": 1000.0, "sparsity_error": 0.1})  # fmt: skip
+    assert list(summary(table, ["overlap_ratio", "model"]).runs) == [2, 1]
+
+
 def test_what_differs_beyond_chance():
     """28 and 13 of 100: Fisher's exact test gives p = 0.014; 28 and 18 of 100, p = 0.13."""
     assert disagreements(side(0.28, 100), side(0.13, 100)) == ["success rate"]
@@ -277,7 +297,11 @@ def test_the_rules_of_four_versions_read_different_errors():
     assert list(rates.success_rate) == [1, 1, 1, 0]
     assert list(rates.date) == [rule.date for rule in RULES]
     wider = success_by_rule([run], curve.assign(input_size=100), ["input_size", "model"])
-    assert list(wider) == ["input_size", "model", "date", "success_rate"]
+    assert list(wider) == ["input_size", "model", "date", "success_rate", "error", "limit"]
+    assert list(wider.limit) == pytest.approx(
+        [0.2, 0.2, *(threshold(run.task, e) for e in (1e-4, 1e-5))]
+    )
+    assert list(wider.error[:2]) == pytest.approx([0.1, 0.1])
     assert list(wider.success_rate) == [1, 1, 1, 0]
 
 

@@ -145,3 +145,8 @@ def test_sequential_mnist_is_the_papers():
 def test_what_sequential_mnist_refuses(arguments, message):
     with pytest.raises(ValueError, match=message):
         sequential_mnist(*arguments)
+
+
+def test_seeds_may_come_from_an_iterator():
+    for runs in (static_function(seeds=iter([1, 2])), boundary(seeds=iter([1, 2]))):
+        assert Counter(run.seed for run in runs) == {1: len(runs) // 2, 2: len(runs) // 2}

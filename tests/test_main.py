@@ -80,8 +80,8 @@ def test_verify_can_leave_long_runs_out(tmp_path, capsys):
 
 
 def test_verify_of_nothing(tmp_path, capsys):
-    assert main(["verify", "--store", str(tmp_path)]) == 0
-    assert "there are no records" in capsys.readouterr().out
+    assert main(["verify", "--store", str(tmp_path)]) == 1
+    assert "no record was compared: there are none" in capsys.readouterr().err
 
 
 def test_bench_compares_the_engines_at_both_tasks(monkeypatch, capsys, tmp_path):

@@ -22,7 +22,7 @@ VALIDATION, SPARSITY = [4.0, 2.0, 1.0, 3.0], [0.4, 0.3, 0.2, 0.1]
 
 def references(validation, *errors) -> pd.DataFrame:
     table = pd.DataFrame(errors, columns=RUN.test_columns())
-    return table.assign(validation_error=validation)
+    return table.assign(validation_error=validation, model="exact")
 
 
 def curve(test=TEST, validation=VALIDATION, **labels) -> pd.DataFrame:
@@ -50,6 +50,8 @@ def test_a_reference_that_did_not_learn_the_digits_is_left_out():
     assert sequence_thresholds(table).equals(sequence_thresholds(table[:2]))
     with pytest.raises(ValueError, match="1 reference runs that learned the digits"):
         sequence_thresholds(table[1:])
+    with pytest.raises(ValueError, match="are of 'exact', not of NMU"):
+        sequence_thresholds(table.assign(model=["exact", "exact", "NMU", "NMU"]))
     with pytest.raises(ValueError, match="0 reference runs"):
         sequence_thresholds(pd.DataFrame())
 

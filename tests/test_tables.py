@@ -94,7 +94,7 @@ def test_a_boundary_table_has_the_points_of_both():
          "sparsity_error": 2e-3}
     )  # fmt: skip
     compared = tables.boundary_table(ours, published, "overlap_ratio")
-    assert len(compared) == 1
+    assert list(compared.model) == ["NMU", "NALU"]
     assert compared.iloc[0, 3].startswith("2.5 [")
     assert compared.iloc[0, 3].endswith("] (2.5)")  # quantiles of the figure are left out
     assert compared.differs[0] == "nothing"
@@ -163,3 +163,29 @@ def test_runs_trained_now_stand_beside_those_recorded():
     assert list(table["solved at"][:2]) == ["1,000", "2,000"]
     assert list(table.recorded[:2]) == ["1,000", "not asked for"]
     assert set(table.recorded[4:]) == {"not solved"}
+
+
+def test_errors_by_rule_stand_over_their_limits():
+    rates = pd.DataFrame({"input_size": 125, "date": [rule.date for rule in tables.RULES],
+        "success_rate": [0.0, 1.0, 1.0, 0.5], "error": [0.455, 0.00712, 0.00712, 0.1],
+        "limit": [0.2, 0.2, 23.4, 0.234]})  # fmt: skip
+    table = tables.rule_errors_table(rates, "input_size")
+    assert list(table.iloc[0]) == [
+        "125", "0 % (0.46 / 0.2)", "100 % (0.0071 / 0.2)", "100 % (0.0071 / 23)",
+        "50 % (0.1 / 0.23)",
+    ]  # fmt: skip
+    assert table.columns[1] == "median of the last, 0.2"
+
+
+def test_a_point_that_was_not_published_is_in_a_boundary_table():
+    ours = summary(TABLE.assign(input_size=300), ["input_size", "model"])
+    published = pd.DataFrame({"x": [100], "model": "NMU", "runs": 10, "success_rate": 1.0})
+    compared = tables.boundary_table(ours, published, "input_size")
+    assert list(compared.model) == ["NMU", "NALU"]
+    assert list(compared.differs) == ["", ""]
+    assert compared.iloc[0, 2].startswith("100 % [")
+
+
+def test_a_model_without_a_name_is_called_by_its_layers():
+    assert tables.model_label("NAU-NACMul") == "NAU-NAC•"
+    assert tables.model_label("NAC-NALU (separate)") == "NAC₊-NALU (separate)"

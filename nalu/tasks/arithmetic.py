@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 Ranges = tuple[tuple[float, float], ...]
@@ -25,14 +26,25 @@ OPERATIONS = {
 }
 
 
+def as_float(value, name: str) -> float:
+    """A number as the one form that it has in a specification: 1 and 1.0 are equal, not alike.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ValueError(f"{name} is {value!r}: it must be a number")
+    return float(value)
+
+
 def as_ranges(value, name: str) -> Ranges:
     """``(low, high)`` or a union ``((low, high), ...)``, as the latter.
 
     Raises:
         ValueError: a range is not two finite numbers, the lower first.
     """
-    pairs = [value] if len(value) == 2 and not isinstance(value[0], Sequence) else value
     try:
+        pairs = [value] if len(value) == 2 and not isinstance(value[0], Sequence) else value
         ranges = tuple((float(low), float(high)) for low, high in pairs)
     except (TypeError, ValueError):
         ranges = ()
@@ -112,6 +124,8 @@ class StaticFunction(Arithmetic):
             )
         if not isinstance(self.input_size, int) or self.input_size < 1:
             raise ValueError(f"input_size is {self.input_size!r}: it must be a whole number >= 1")
+        for name in ("overlap_ratio", "subset_ratio"):
+            object.__setattr__(self, name, as_float(getattr(self, name), name))
         if not 0 <= self.overlap_ratio <= 1:
             raise ValueError(f"overlap_ratio is {self.overlap_ratio!r}: it must be in [0, 1]")
         if not 0 < self.subset_ratio <= 1 or self.subset_size < 1:

@@ -16,6 +16,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
+from ..tasks.arithmetic import as_float
 from ..units import NAC, NAU, NMU, Constrained, NACMulNMU, Unit
 
 
@@ -32,6 +33,10 @@ class Draft:
 
     strength: float = 0.1
     rate: float = 1e-5
+
+    def __post_init__(self):
+        for name in ("strength", "rate"):
+            object.__setattr__(self, name, as_float(getattr(self, name), name))
 
     def sparsity_strength(self, step: int) -> float:
         """The factor of R_bias at a step, counted from 0."""
@@ -62,6 +67,7 @@ class Final:
     end: int
 
     def __post_init__(self):
+        object.__setattr__(self, "strength", as_float(self.strength, "strength"))
         if not self.start < self.end:
             raise ValueError(f"the ramp ends at {self.end}, which must be after {self.start}")
 

@@ -24,9 +24,9 @@ from .run import SHARED_SEED, Log, Run
 class Objective(nn.Module):
     """One run's model with its data loss and what the protocol adds to it."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, device: torch.device, dtype: torch.dtype):
         super().__init__()
-        self.model = run.build()
+        self.model = run.build().to(device, dtype)
         self.regulariser = Regulariser(self.model, run.protocol)
 
     def forward(self, x: Tensor, target: Tensor, step: int) -> tuple[Tensor, Tensor]:
@@ -133,7 +133,7 @@ class Batch:
     def __init__(self, runs: Sequence[Run], device: torch.device, dtype: torch.dtype):
         self.run, self.size = runs[0], len(runs)
         self.samples = Samples(runs, device, dtype)
-        objectives = [Objective(run).to(device, dtype) for run in runs]
+        objectives = [Objective(run, device, dtype) for run in runs]
         self.parameters, _ = stack_module_state(objectives)
         self.objective = objectives[0]
         self.sparsity = SparsityError(self.objective.model)

@@ -20,13 +20,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..tasks.arithmetic import SimpleMultiplication, StaticFunction
+from ..tasks.arithmetic import SimpleMultiplication, StaticFunction, as_float
 from ..units import NALU, UNITS, unit_named
 from . import random
 from .authors import AuthorsStream
 from .protocol import Draft, Final, protocol_for
-
-MATHEMATICS = 1  # raise it when the same specification comes to give another result
 
 LAYERS = {**UNITS, "NALU (separate)": partial(NALU, separate=True)}
 STREAMS = ("philox", "authors")
@@ -63,6 +61,7 @@ class Filed:
     ``steps``, ``labels()`` and ``columns()``.
     """
 
+    mathematics: ClassVar[int]  # raised when the same specification comes to give another result
     keeps_parameters: ClassVar[bool] = False  # whether a store has those a run ends with
 
     @property
@@ -79,7 +78,7 @@ class Filed:
         del fields["experiment"], fields["model"]
         fields["task"] = {"name": type(self.task).__name__, **fields["task"]}
         fields["protocol"] = {"name": self.protocol_name, **fields["protocol"]}
-        return json.loads(json.dumps({"mathematics": MATHEMATICS, **fields}))
+        return json.loads(json.dumps({"mathematics": self.mathematics, **fields}))
 
     def kind(self, engine: str) -> str:
         """What this run and those with other seeds, from one engine, are filed under."""
@@ -116,6 +115,8 @@ class Run(Filed):
     experiment: str = field(default="", compare=False)  # what it is part of: a label
     model: str = field(default="", compare=False)  # how the paper's tables call the layers
 
+    mathematics: ClassVar[int] = 1
+
     def __post_init__(self):
         if isinstance(self.layers, str) or len(self.layers) != 2:
             raise ValueError(f"layers is {self.layers!r}: it must be the names of two units")
@@ -132,6 +133,7 @@ class Run(Filed):
                     f"{name} is {value!r}: it must be a whole number, {low} or more and below "
                     f"2^{high.bit_length() - 1}"
                 )
+        object.__setattr__(self, "learning_rate", as_float(self.learning_rate, "learning_rate"))
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate is {self.learning_rate!r}: it must be positive")
         if self.stream not in STREAMS:

@@ -10,12 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..tasks import mnist
+from ..tasks.arithmetic import as_float
 from ..tasks.mnist import SequentialMNIST
 from ..units import LSTM, Exact, Recurrent
 from .protocol import FINAL_SEQUENCE, WITH_R_Z, Draft, Final
 from .run import LAYERS, Filed, initialising, layer_named
-
-MATHEMATICS = 1  # raise it when the same specification comes to give another result
 
 # Accumulators beside the units. The paper's LSTM has one output and nothing after it, which
 # cannot leave (-1, 1). The fair one has a read-out and a hidden size that is not tuned, but so
@@ -87,10 +86,11 @@ class SequenceRun(Filed):
     trained_state: bool | None = None  # whether s₀ is trained, from 0: draft yes, final no
     learning_rate: float = 1e-3  # of Adam, positive
     batch_size: int = 64  # sequences a step, 1 or more
-    evaluate_every: int = 5  # epochs from one evaluation to the next, 1 or more
+    evaluate_every: int | None = None  # epochs between evaluations, 1 or more; draft 10, final 5
     experiment: str = field(default="", compare=False)  # what it is part of: a label
     model: str = field(default="", compare=False)  # how figures call it
 
+    mathematics: ClassVar[int] = 1
     keeps_parameters: ClassVar[bool] = True
 
     def __post_init__(self):
@@ -109,6 +109,8 @@ class SequenceRun(Filed):
         draft, own_state = self.protocol_name == "draft", self.unit in LAYERS
         if self.cnn_outputs is None:
             settle(self, "cnn_outputs", 10 if draft and self.unit != EXACT else 1)
+        if self.evaluate_every is None:
+            settle(self, "evaluate_every", 10 if draft else 5)
         if self.trained_state is None:
             settle(self, "trained_state", draft and own_state)
         limits = {"epochs": (0, 10**6), "seed": (0, 2**63 - 1)}
@@ -118,6 +120,8 @@ class SequenceRun(Filed):
                 raise ValueError(
                     f"{name} is {value!r}: it must be a whole number from {low} to {high}"
                 )
+        for name in ("learning_rate", "z_strength"):
+            settle(self, name, as_float(getattr(self, name), name))
         if not 0 < self.learning_rate < float("inf"):
             raise ValueError(f"learning_rate is {self.learning_rate!r}: it must be positive")
         if not 0 <= self.z_strength < float("inf"):
@@ -221,7 +225,7 @@ class SequenceLog:
     sparsity: list[float]  # max of min(|W|, |1 - |W||) of the unit, NaN for an LSTM
     digits: list[list[list[float]]]  # (10, outputs): mean value read from each digit (validation)
     diverged_at: int | None  # the step, from 1 on, whose loss was not finite
-    # (parameters,) float32, in the order of ``model.parameters()``
+    # (parameters,) float32, in the order of ``model.parameters()``; not finite if it diverged
     parameters: np.ndarray = field(compare=False)
     earlier: float = field(default=0.0, compare=False)  # seconds before it was last resumed
 

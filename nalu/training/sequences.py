@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +29,7 @@ from ..tasks import mnist
 from ..tasks.mnist import OPERATIONS, Digits, SequentialMNIST, normalised
 from ..units import Constrained, Recurrent
 from . import random
+from .files import write_whole
 from .protocol import Regulariser, constrained_units, input_penalty
 from .run import SHARED_SEED
 from .sequence_run import SequenceLog, SequenceModel, SequenceRun
@@ -118,16 +117,18 @@ def train(
     if path is not None and path.exists():
         training.resume(path)
         tick(len(runs) * training.epoch * training.batches)
-    # TensorFloat would round the factors of a convolution to 10 bits.
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        while True:
-            if training.to_be_evaluated:
-                training.evaluate()
-                if path is not None:
-                    training.save(path)
-            if training.finished:
-                break
-            training.train_epoch(tick)
+    if device.type == "cuda":
+        # TensorFloat would round the factors of a convolution to 10 bits. Both are settings of
+        # the whole process, where other threads may be training, so they stay.
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.allow_tf32 = True, False
+    while True:
+        if training.to_be_evaluated:
+            training.evaluate()
+            if path is not None:
+                training.save(path)
+        if training.finished:
+            break
+        training.train_epoch(tick)
     if path is not None:
         training.save(path)
     return training.logs()
@@ -318,16 +319,7 @@ class Training:
             {"training": json.dumps(header)},
         )
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-        try:
-            with unfinished.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, path)
-        except BaseException:
-            unfinished.unlink(missing_ok=True)
-            raise
+        write_whole(path, content)
 
     def resume(self, path: Path) -> None:
         """Go on from what ``save`` wrote, perhaps for runs of fewer epochs than these.

@@ -1,4 +1,4 @@
-"""What NAU and NMU share: a weight kept in an interval and drawn to its whole numbers."""
+"""What NAU, NMU and NAC•,NMU share: a weight kept in an interval and drawn to its whole numbers."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ from .nmu import NMU
 class NACMulNMU(Constrained):
     """NAC•,NMU, (..., in_features) -> (..., out_features), of the final paper (section 3.2).
 
-    Ŵ ~ Uniform(1/4, 3/4). The sign of the inputs is lost. To train it as in the paper call
+    Ŵ ~ Uniform(1/4, 3/4). The sign of the inputs is lost. In section 3.1 the authors' code puts
+    it after a NAU, where the paper says NAC₊. To train it as in the paper call
     ``nalu.prepare`` on the model and its optimiser.
 
     Raises:

@@ -26,7 +26,7 @@ class Recurrent(nn.Module):
     Args:
         unit: with in_features = features + out_features.
         initial: every element of s_0; ``unit.neutral`` if None, as in the final paper: 1 for
-            NAC• and NMU, 0 for all others, so that a NALU starts a product at 0.
+            NAC•, its variants and NMU, 0 for all others, so that a NALU starts a product at 0.
         trained: whether s_0 is a parameter that starts there (the draft, from 0).
 
     Raises:

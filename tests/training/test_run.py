@@ -1,6 +1,7 @@
 """The specification of a run: canonical, checked, with a key that stays."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 
 from nalu.tasks.arithmetic import SimpleMultiplication, StaticFunction
 from nalu.training.authors import AuthorsStream
-from nalu.training.protocol import FINAL_ADDITION, FINAL_MULTIPLICATION, Draft
+from nalu.training.protocol import FINAL_ADDITION, FINAL_MULTIPLICATION, Draft, Final
 from nalu.training.run import Run
 
 NMU = Run(("NAU", "NMU"), StaticFunction(extrapolation=(1, 6)))
@@ -24,7 +25,7 @@ def test_names_and_protocols_become_canonical():
 
 
 def test_the_key_is_the_same_on_every_machine():
-    """If this fails, recorded runs are lost: raise MATHEMATICS only when results change."""
+    """If this fails, recorded runs are lost: raise ``mathematics`` only when results change."""
     assert NMU.key("cpu") == "NAU-NMU-mul-100-draft-cpu-4a00d4c445c8c692-0"
 
 
@@ -114,3 +115,25 @@ def test_the_authors_streams_follow_their_recipe():
     r = 6**0.5 / 102**0.5
     expected = torch.nn.init.uniform_(torch.empty(2, 100), -r, r)
     torch.testing.assert_close(run.build()[0].w_hat.detach(), expected)
+
+
+def test_equal_numbers_have_one_key_in_whatever_form_they_are_given():
+    """1 and 1.0 are equal and hash alike, but JSON tells them apart."""
+
+    def runs(number):
+        return Run(
+            ("NAU", "NMU"), StaticFunction(overlap_ratio=number(1), subset_ratio=number(1)),
+            Final(number(10), 0, 1), learning_rate=number(1),
+        )  # fmt: skip
+
+    assert runs(int) == runs(float)
+    assert runs(int).specification() == runs(float).specification()
+    assert '"overlap_ratio": 1.0' in json.dumps(runs(int).specification())
+    with pytest.raises(ValueError, match=r"overlap_ratio is '0.5': it must be a number"):
+        StaticFunction(overlap_ratio="0.5")
+
+
+def test_other_mathematics_is_another_run(monkeypatch):
+    before = Run(("NAU", "NMU"), StaticFunction(), seed=1).specification()
+    monkeypatch.setattr(Run, "mathematics", 2)
+    assert Run(("NAU", "NMU"), StaticFunction(), seed=1).specification() != before

@@ -68,7 +68,7 @@ def test_every_field_but_the_labels_is_in_the_specification():
 
 
 def test_the_key_is_the_same_on_every_machine():
-    """If this fails, recorded runs are lost: raise MATHEMATICS only when results change."""
+    """If this fails, recorded runs are lost: raise ``mathematics`` only when results change."""
     run = SequenceRun("LSTM (read-out)", SequentialMNIST.of("sum"), seed=5)
     assert run.key("sequences") == "mnist-LSTM_read_out_-sum-final-sequences-c008fdfd9ac97fc1-5"
     assert run.but(seed=6).kind("sequences") == run.kind("sequences")
