@@ -123,9 +123,9 @@ def ending(model: nn.Sequential, interpolation_error: float) -> str:
     if interpolation_error < DRAFT_THRESHOLD:
         return "fits the range of training, and no other"
     if weight.min() < -0.1:
-        return "divides: a second weight is below -0.1"
+        return "has a negative second weight, below -0.1"
     if weight.abs().min() < 0.1:
-        return "leaves a factor out: a second weight is within 0.1 of 0"
+        return "leaves a factor out, by a second weight within 0.1 of 0"
     return "something else"
 
 

@@ -322,7 +322,7 @@ def test_a_thinned_curve_gives_every_rule_what_the_whole_log_would():
 @pytest.mark.parametrize(
     ("weights", "interpolation_error", "words"),
     [
-        ([[1.0, -0.3]], 50.0, "divides"),
+        ([[1.0, -0.3]], 50.0, "has a negative second weight"),
         ([[1.0, 0.0]], 50.0, "leaves a factor out"),
         ([[1.0, 1.0]], 0.1, "fits the range of training"),
         ([[1.0, 0.9]], 50.0, "something else"),

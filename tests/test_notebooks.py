@@ -30,7 +30,7 @@ SMALLEST = {
     "05-simple-multiplication": {
         "seeds": 2, "many": 2, "authors_seeds": 2, "iterations": 1000, "endings": 1, "live": 1,
     },
-    "06-static-function": {"seeds": 2, "iterations": 1000, "live": 1000},
+    "06-static-function": {"seeds": 2, "final_seeds": 2, "iterations": 1000, "live": 1000},
     "07-boundary": {"seeds": 1, "iterations": 1000},
     "08-what-counts-as-success": {
         "seeds": 2, "iterations": 1000, "simple_seeds": 2, "simple_iterations": 1000,
