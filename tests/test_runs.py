@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -204,7 +205,7 @@ def test_progress_shows_engine_runs_and_steps(tmp_path, capfd):
 
 
 def test_an_error_in_a_run_ends_the_sweep_and_keeps_what_is_finished(tmp_path, monkeypatch):
-    compute = runs.compute
+    compute, other_began = runs.compute, threading.Event()
 
     def failing(batch, *arguments):
         if batch[0] == SHORT[3]:
@@ -270,3 +271,36 @@ def test_a_union_of_ranges_is_written_as_in_the_paper():
     assert ranges_text(((-6.0, -2.0), (2.0, 6.0))) == "U[-6, -2] ∪ U[2, 6]"
     task = static_function("final", operations=["mul"])[0].task
     assert ranges_text(task.interpolation) == "U[1, 2]"
+
+
+def test_a_run_that_fails_does_not_take_along_what_others_finish(tmp_path, monkeypatch):
+    compute, other_began = runs.compute, threading.Event()
+
+    def failing(batch, *arguments):
+        other_began.set() if batch[0].seed else other_began.wait()
+        if batch[0].seed == 0:
+            raise RuntimeError("no luck")
+        time.sleep(0.2)
+        return compute(batch, "cpu")
+
+    monkeypatch.setattr(runs, "compute", failing)
+    monkeypatch.setattr(runs, "cores", lambda: 2)
+    with pytest.raises(RuntimeError, match="no luck"):
+        nalu.sweep(SHORT[:2], store=tmp_path, progress=False)
+    assert list(Store(tmp_path).keys()) == [SHORT[1].key("cpu")]
+
+
+def test_a_sweep_leaves_the_number_of_threads_as_it_was(tmp_path, monkeypatch):
+    compute, threads = runs.compute, torch.get_num_threads()
+
+    def with_one_thread(*arguments):
+        torch.set_num_threads(1)
+        return compute(*arguments)
+
+    torch.set_num_threads(2)
+    try:
+        monkeypatch.setattr(runs, "compute", with_one_thread)
+        nalu.sweep(SHORT[:1], store=tmp_path, progress=False)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)

@@ -1,6 +1,9 @@
 """Records: whole, unchanged and the right one, or not used."""
 
 import json
+import resource
+import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -168,3 +171,32 @@ def test_a_packed_curve_has_its_shape(records):
     table = np.arange(12, dtype="<f4").reshape(4, 3)
     record = Record(**{**vars(records[0]), "packed": pack(table)})
     np.testing.assert_array_equal(record.curve, table)
+
+
+def test_a_record_that_was_not_written_whole_is_an_error(store, records):
+    """As on a full disk: the file system takes a part and says how much."""
+    store.add(records[:1])
+    (file,) = store.folder.iterdir()
+    size = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 20, size[1]))
+    try:
+        with pytest.raises(OSError, match=r"only 20 of \d+ bytes were added to"):
+            store.add(records[1:2])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, size)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert store.get(records[1].key) is None
+    with pytest.warns(DamagedRecord):
+        assert reopened(store).get(records[1].key) is None
+
+
+def test_parameters_of_two_machines_are_in_two_files(store, records):
+    mine, other = (
+        replace(records[0], parameters=p, parameters_digest=store_module.digest(p))
+        for p in (np.ones(3, np.float32), np.zeros(3, np.float32))
+    )
+    store.add([mine])
+    store.add([other])
+    assert np.array_equal(store.parameters(mine), mine.parameters)
+    assert np.array_equal(store.parameters(other), other.parameters)
