@@ -205,7 +205,7 @@ def test_progress_shows_engine_runs_and_steps(tmp_path, capfd):
 
 
 def test_an_error_in_a_run_ends_the_sweep_and_keeps_what_is_finished(tmp_path, monkeypatch):
-    compute, other_began = runs.compute, threading.Event()
+    compute = runs.compute
 
     def failing(batch, *arguments):
         if batch[0] == SHORT[3]:
