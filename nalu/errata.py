@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 HOLDS, PARTLY, WRONG = "holds", "holds approximately", "wrong"
-OPEN = "not checked here yet"
+OPEN = "open"
 JOINED = {HOLDS: ": ", PARTLY: ": ", WRONG: "; right: ", OPEN: ": "}  # to what comes after it
 
 
