@@ -131,10 +131,11 @@ def test_the_fall_beyond_a_hundred_inputs_is_the_medians(glued):
     number = glued("07-boundary")
     assert number["first-beyond"] == 125
     assert number["beyond-draft"] == 0
-    assert number["best-until"] == 175
+    assert number["best-until"] == 150
     assert number["first-median-error"] > 0.2 > 10 * number["first-best-error"]
-    assert number["largest-best"] == 0
-    assert number["largest-lax"] == 100
-    assert (number["little-draft"], number["little-best"]) == (0, 100)
-    assert (number["none-best"], number["none-strict"], number["none-lax"]) == (0, 0, 100)
+    assert number["largest-best"] <= 20 < number["largest-lax"]
+    assert number["little-draft"] < number["little-best"] == 100
+    assert number["none-draft"] < number["none-best"] < number["none-lax"] == 100
+    differ = sum(number[f"{p}-differ"] for p in ("input_size", "overlap_ratio", "subset_ratio"))
+    assert differ <= 3
     assert number["square-sparsity"] > 5 * 0.0035
