@@ -130,7 +130,7 @@ def test_the_final_table_2_comes_out_but_for_late_runs(glued):
 def test_the_fall_beyond_a_hundred_inputs_is_the_medians(glued):
     number = glued("07-boundary")
     assert number["first-beyond"] == 125
-    assert number["beyond-draft"] == 0
+    assert number["beyond-draft"] < 20
     assert number["best-until"] == 150
     assert number["first-median-error"] > 0.2 > 10 * number["first-best-error"]
     assert number["largest-best"] <= 20 < number["largest-lax"]
