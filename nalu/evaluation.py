@@ -153,11 +153,6 @@ def limit_of(rule: Rule, run: Run) -> float:
     return DRAFT_THRESHOLD if rule.epsilon is None else threshold(run.task, rule.epsilon)
 
 
-def solved_by(rule: Rule, run: Run, curve: pd.DataFrame) -> bool:
-    """Whether a run is solved by another rule than its protocol's."""
-    return error_by(rule, run, curve) < limit_of(rule, run)
-
-
 def success_by_rule(
     runs: Sequence[Run], curves: pd.DataFrame, by: Sequence[str] = ("operation", "model")
 ) -> pd.DataFrame:

@@ -15,9 +15,10 @@ from nalu.evaluation import (
     chance_of_fewer,
     disagreements,
     ending,
+    error_by,
     gamma_mean,
+    limit_of,
     score,
-    solved_by,
     sparsity_mean,
     success_by_rule,
     summary,
@@ -38,6 +39,10 @@ def log_of(interpolation, extrapolation, sparsity=None, diverged_at=None):
     sparsity = np.linspace(0.5, 0.1, n) if sparsity is None else np.array(sparsity)
     columns = np.array(interpolation, float), np.array(extrapolation, float), sparsity
     return Log(np.arange(n) * 1000, *columns, diverged_at, np.empty(0))
+
+
+def solved_by(rule, run, curve):
+    return error_by(rule, run, curve) < limit_of(rule, run)
 
 
 def draft(task=None):
