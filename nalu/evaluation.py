@@ -317,17 +317,17 @@ def summary(table: pd.DataFrame, by: Sequence[str] = ("operation", "model")) -> 
     return pd.DataFrame(rows)
 
 
-def disagreements(ours: pd.Series, published: pd.Series) -> list[str]:
-    """The measures of which a published value and ours differ beyond chance.
+def differences(ours: pd.Series, published: pd.Series) -> dict[str, bool]:
+    """The measures that can be compared, and whether they differ beyond chance.
 
     Success rates: Fisher's exact test on both numbers of runs, below 0.05. Solved at and
     sparsity error: the logarithms are further apart than 1.96 standard errors, those of the 95 %
     intervals. A published mean without interval is taken to vary as ours does, by the number of
-    its solved runs. If ours has no interval, or one that reaches 0, nothing is said.
+    its solved runs. Nothing is said of a mean if ours has no interval, or one that reaches 0.
     """
     solved = [round(row.success_rate * row.runs) for row in (ours, published)]
     table = [[n, row.runs - n] for n, row in zip(solved, (ours, published), strict=True)]
-    differ = ["success rate"] if stats.fisher_exact(table).pvalue < 0.05 else []
+    differ = {"success rate": bool(stats.fisher_exact(table).pvalue < 0.05)}
     for name, word in (("solved_at", "solved at"), ("sparsity_error", "sparsity error")):
         here, there = (
             [row.get(f"{name}{end}", math.nan) for end in ("", "_low", "_high")]
@@ -339,9 +339,27 @@ def disagreements(ours: pd.Series, published: pd.Series) -> list[str]:
         of_theirs = spread * math.sqrt(solved[0] / solved[1])
         if there[1] > 0:
             of_theirs = math.log(there[2] / there[1]) / 2
-        if abs(math.log(here[0] / there[0])) > math.hypot(spread, of_theirs):
-            differ.append(word)
+        differ[word] = abs(math.log(here[0] / there[0])) > math.hypot(spread, of_theirs)
     return differ
+
+
+def agreement(
+    ours: pd.DataFrame, published: pd.DataFrame, by: Sequence[str] = ("operation", "model")
+) -> pd.DataFrame:
+    """Where rows of ``summary`` and published ones differ beyond chance, by ``differences``.
+
+    A row for each group that both have, indexed by it, and a column for each measure: True,
+    False, or NA where it cannot be compared.
+    """
+    theirs = published.set_index(list(by))
+    rows = {
+        key: differences(row, theirs.loc[key])
+        for key, row in ours.set_index(list(by)).iterrows()
+        if key in theirs.index
+    }
+    index = pd.MultiIndex.from_tuples(rows, names=by)
+    columns = ["success rate", "solved at", "sparsity error"]
+    return pd.DataFrame(rows.values(), index, columns, dtype="boolean")
 
 
 def _interval(profile, best: float, n: int, lowest: float, highest: float) -> tuple[float, float]:

@@ -322,7 +322,7 @@ def boundary_plot(
             )  # fmt: skip
             theirs = published[published.model == model]
             ax.plot(
-                theirs.x, theirs[measure] / unit, marker, color=colour, markersize=9,
+                theirs[parameter], theirs[measure] / unit, marker, color=colour, markersize=9,
                 markerfacecolor="none", linestyle="none",
             )  # fmt: skip
         ax.set(xlabel=parameter.replace("_", " "))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 
 import pandas as pd
 from IPython.display import display
 from myst_nb import glue as _glue
 
-from .evaluation import RULES, chance_of_fewer, disagreements, wilson
+from .evaluation import RULES, chance_of_fewer, differences, wilson
 from .training.sequence_run import EXACT, LSTMS
 from .units import unit_named
 
@@ -37,7 +38,7 @@ def show_table(frame: pd.DataFrame, name: str, caption: str, floatfmt: str = ".3
 
 def glue(name: str, value: float | int) -> None:
     """Keep a number for the text of the book: {glue:text}`name:.2f` writes it there."""
-    _glue(name, int(value) if isinstance(value, int) else float(value), display=False)
+    _glue(name, int(value) if isinstance(value, Integral) else float(value), display=False)
 
 
 def model_label(model: str) -> str:
@@ -100,8 +101,7 @@ def provenance_line(table: pd.DataFrame) -> str:
 def comparison(ours: pd.DataFrame, published: pd.DataFrame, paper: str = "paper") -> pd.DataFrame:
     """Rows of ``evaluation.summary``, and under each the published one, as text.
 
-    The last column names the measures that differ beyond chance, by
-    ``evaluation.disagreements``.
+    The last column names the measures that differ beyond chance, by ``evaluation.differences``.
     """
     rows = []
     keys = ["operation", "model"]
@@ -110,8 +110,7 @@ def comparison(ours: pd.DataFrame, published: pd.DataFrame, paper: str = "paper"
         name = f"{OPERATION_SIGNS[mine.operation]}, {model_label(mine.model)}"
         rows.append([name, "here", *measures(mine), ""])
         for _, printed in theirs.iterrows():
-            differ = ", ".join(disagreements(mine, printed)) or "nothing"
-            rows.append(["", paper, *measures(printed), differ])
+            rows.append(["", paper, *measures(printed), differing(mine, printed)])
     columns = [
         "model",
         "from",
@@ -210,13 +209,11 @@ def sequence_table(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 def boundary_table(ours: pd.DataFrame, published: pd.DataFrame, parameter: str) -> pd.DataFrame:
     """Rows of ``evaluation.summary`` by a parameter and model, beside those of a figure."""
     rows = []
+    keys = [parameter, "model"]
     for _, mine in ours.iterrows():
-        same = (published.x == mine[parameter]) & (published.model == mine.model)
         cells, differ = measures(mine), ""
-        for _, printed in published[same].iterrows():
-            # The draft's bars are quantiles over runs, not intervals of a mean.
-            printed = printed.drop([n for n in printed.index if n.endswith(("_low", "_high"))])
-            differ = ", ".join(disagreements(mine, printed)) or "nothing"
+        for _, printed in published[(published[keys] == mine[keys]).all(axis=1)].iterrows():
+            differ = differing(mine, printed)
             pairs = zip(cells, measures(printed), strict=True)
             cells = [f"{here} ({there})" for here, there in pairs]
         rows.append([f"{mine[parameter]:g}", model_label(mine.model), *cells, differ])
@@ -258,6 +255,12 @@ def rules_table(rates: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
             cells.append(cell if there is None else f"{cell} ({100 * there:.0f} %)")
         rows.append(cells)
     return pd.DataFrame(rows, columns=["model", *(f"{rule.date}: {rule.words}" for rule in RULES)])
+
+
+def differing(ours: pd.Series, published: pd.Series) -> str:
+    """The measures that differ beyond chance, in words."""
+    differ = differences(ours, published)
+    return ", ".join(name for name in differ if differ[name]) or "nothing"
 
 
 def measures(row: pd.Series) -> list[str]:

@@ -11,9 +11,10 @@ from torch import nn
 
 from nalu.evaluation import (
     RULES,
+    agreement,
     beta_mean,
     chance_of_fewer,
-    disagreements,
+    differences,
     ending,
     error_by,
     gamma_mean,
@@ -241,14 +242,17 @@ def test_groups_by_a_label_that_some_runs_lack_are_kept():
     assert list(summary(table, ["overlap_ratio", "model"]).runs) == [2, 1]
 
 
+RATE, MEANS = {"success rate": False}, ("solved at", "sparsity error")
+
+
 def test_what_differs_beyond_chance():
     """28 and 13 of 100: Fisher's exact test gives p = 0.014; 28 and 18 of 100, p = 0.13."""
-    assert disagreements(side(0.28, 100), side(0.13, 100)) == ["success rate"]
-    assert disagreements(side(0.28, 100), side(0.18, 100)) == []
+    assert differences(side(0.28, 100), side(0.13, 100)) == {"success rate": True}
+    assert differences(side(0.28, 100), side(0.18, 100)) == RATE
     ours = side(1.0, 10, 1000.0, 0.1, width=0.1)
-    assert disagreements(side(1.0, 10), side(1.0, 10, 2000.0, 0.2)) == []  # ours is missing
-    assert disagreements(ours, side(1.0, 10)) == []
-    assert disagreements(side(1.0, 10, 1000.0, 0.1), side(1.0, 10, 2000.0, 0.2)) == []
+    assert differences(side(1.0, 10), side(1.0, 10, 2000.0, 0.2)) == RATE  # ours is missing
+    assert differences(ours, side(1.0, 10)) == RATE
+    assert differences(side(1.0, 10, 1000.0, 0.1), side(1.0, 10, 2000.0, 0.2)) == RATE
 
 
 @pytest.mark.parametrize(("runs", "factor"), [(10, 2**0.5), (40, 1.25**0.5), (5, 3**0.5)])
@@ -259,17 +263,31 @@ def test_a_mean_without_interval_varies_like_ours_by_the_number_of_solved_runs(r
         ours[f"{name}_low"], ours[f"{name}_high"] = ours[name] / 1.1, ours[name] * 1.1
     apart = 1.1**factor
     theirs = side(1.0, runs, 1000 * apart * 0.999, 0.1 / apart * 1.001)
-    assert disagreements(ours, theirs) == []
+    assert differences(ours, theirs) == RATE | dict.fromkeys(MEANS, False)
     theirs = side(1.0, runs, 1000 * apart * 1.001, 0.1 / apart * 0.999)
-    assert disagreements(ours, theirs) == ["solved at", "sparsity error"]
+    assert differences(ours, theirs) == RATE | dict.fromkeys(MEANS, True)
 
 
 def test_two_means_with_intervals_differ_if_these_do_not_explain_it():
     """Both to ± 10 %, so 14 % apart at most by chance."""
     ours = side(1.0, 100, 1000.0, 0.1, width=0.1)
-    assert disagreements(ours, side(1.0, 100, 1140.0, 0.088, width=0.1)) == []
+    theirs = side(1.0, 100, 1140.0, 0.088, width=0.1)
+    assert differences(ours, theirs) == RATE | dict.fromkeys(MEANS, False)
     theirs = side(1.0, 100, 1170.0, 0.085, width=0.1)
-    assert disagreements(ours, theirs) == ["solved at", "sparsity error"]
+    assert differences(ours, theirs) == RATE | dict.fromkeys(MEANS, True)
+
+
+def test_agreement_is_of_the_groups_and_measures_that_both_have():
+    ours = pd.DataFrame([side(1.0, 10, 1000.0, 0.1, width=0.1), side(0.0, 10), side(1.0, 10)])
+    ours.insert(0, "model", ["NMU", "NALU", "NACMul"])
+    theirs = pd.DataFrame([side(1.0, 10, 2000.0, 0.1), side(0.9, 10, 2000.0, 0.1)])
+    theirs.insert(0, "model", ["NMU", "NALU"])
+    table = agreement(ours.assign(operation="mul"), theirs.assign(operation="mul"))
+    assert table.index.tolist() == [("mul", "NMU"), ("mul", "NALU")]
+    assert table["success rate"].tolist() == [False, True]
+    assert table["solved at"].tolist() == [True, pd.NA]
+    assert table["sparsity error"].tolist() == [False, pd.NA]
+    assert table.count().sum() == 4
 
 
 RNG = np.random.default_rng(3)

@@ -34,19 +34,18 @@ def test_table_2_has_the_rows_of_the_experiment():
 )
 def test_figures_have_the_grid_of_the_experiment(figure, parameter):
     table = published.figure(f"Figure {figure}")
-    assert (table.parameter == parameter).all()
     for model in MULTIPLYING:
-        points = sorted(table[table.model == model].x)
+        points = sorted(table[table.model == model][parameter])
         assert points == sorted(BOUNDARIES["draft"][parameter])
     assert table.success_rate.between(0, 1).all()
 
 
 def test_all_figures_have_the_default_and_agree_on_it_there():
-    values = {"Figure 4": 100, "Figure 5": 0.5, "Figure 6": 0.25}
+    values = {"input_size == 100": 4, "overlap_ratio == 0.5": 5, "subset_ratio == 0.25": 6}
     rates = []
-    for figure, x in values.items():
-        table = published.figure(figure)
-        rates.append(dict(table[table.x == x].set_index("model").success_rate))
+    for default, number in values.items():
+        there = published.figure(f"Figure {number}").query(default)
+        rates.append(dict(there.set_index("model").success_rate))
     assert rates[0] == rates[1] == rates[2] == {"NACMul": 0.3, "NALU": 0.0, "NMU": 1.0}
 
 
@@ -57,7 +56,7 @@ def test_figures_of_sequences_have_the_lengths_of_the_task(operation):
     models = {run.model for run in sequential_mnist(operation, seeds=[0])}
     assert models - {"LSTM (read-out)"} <= set(table.model)
     for _, group in table.groupby("model"):
-        assert sorted(group.x) == lengths
+        assert sorted(group.length) == lengths
         assert group.success_rate.between(0, 1).all()
     assert table[table.model.isin(["LSTM", "NALU"])].success_rate.eq(0).all()
     assert table.solved_at.min() > 100
