@@ -22,7 +22,7 @@ from torch import nn
 
 from .tasks.arithmetic import OPERATIONS, SimpleMultiplication, StaticFunction
 from .training import random
-from .training.run import SHARED_SEED, Log, Run
+from .training.run import SHARED_SEED, Log, Run, least
 
 DRAFT_THRESHOLD = 0.2
 FINAL_EPSILON = 1e-5  # how far the weights of the model behind a threshold are from the solution
@@ -86,8 +86,7 @@ def median_of_last(last: int, validation: np.ndarray, values: np.ndarray) -> flo
 
 def at_least_error(last: int, validation: np.ndarray, values: np.ndarray) -> float:
     """The value where the validation error is least among the last, the first of equal ones."""
-    ranked = np.where(np.isnan(validation), np.inf, validation)[-last:]
-    return float(values[-last:][np.argmin(ranked)])
+    return float(values[-last:][least(validation[-last:])])
 
 
 def score(run: Run, log: Log) -> Score:

@@ -13,16 +13,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from .training.run import least
 from .training.sequence_run import EXACT, SequenceLog, SequenceRun
 
 LEARNED = 10.0  # times the least validation error that a reference run may have
 RUN = ["protocol", "operation", "model", "z_strength", "epochs", "seed"]  # tell runs apart
-
-
-def selected(validation) -> int:
-    """The evaluation with the smallest validation error, the first of equal ones."""
-    validation = np.asarray(validation, dtype=float)
-    return int(np.argmin(np.where(np.isnan(validation), np.inf, validation)))
 
 
 def sequence_score(run: SequenceRun, log: SequenceLog) -> dict:
@@ -30,7 +25,7 @@ def sequence_score(run: SequenceRun, log: SequenceLog) -> dict:
 
     A run that diverged is scored on what it logged.
     """
-    best = selected(log.validation)
+    best = least(log.validation)
     return {
         "last_step": log.step[-1],
         "best_epoch": log.epoch[best],
@@ -99,7 +94,7 @@ def sequence_scores(curves: pd.DataFrame, thresholds: pd.Series) -> pd.DataFrame
         )
     rows = []
     for labels, curve in curves.groupby(RUN, sort=False):
-        best = curve.iloc[selected(curve.validation_error)]
+        best = curve.iloc[least(curve.validation_error)]
         for length, errors in errors_by_length(curve).items():
             below = errors.to_numpy() < thresholds[length]
             solved = bool(errors[best.name] < thresholds[length])

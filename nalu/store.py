@@ -31,6 +31,7 @@ import safetensors.numpy
 import torch
 
 from .training.files import write_whole
+from .training.run import least
 
 RECORDED = Path(__file__).parents[1] / "data" / "runs"  # comes with the project
 EVENLY, LAST = 200, 100  # evaluations of a learning curve: over the whole run, and at its end
@@ -179,11 +180,11 @@ def kept_rows(table: np.ndarray, score: dict) -> np.ndarray:
         return np.arange(0)
     stride = -(-rows // (EVENLY + 1))
     begin = max(rows - LAST, 0)
-    errors = np.where(np.isnan(table[:, 1]), np.inf, table[:, 1])
-    least = [np.argmin(errors), begin + np.argmin(errors[begin:])]
+    errors = table[:, 1]
+    best = [least(errors), begin + least(errors[begin:])]
     solved_at = np.flatnonzero(table[:, 0] == score.get("solved_at"))
     return np.unique(
-        np.concatenate([np.arange(0, rows, stride), np.arange(begin, rows), least, solved_at])
+        np.concatenate([np.arange(0, rows, stride), np.arange(begin, rows), best, solved_at])
     ).astype(int)
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import ClassVar
+
+from ..fields import as_float, check_whole
 
 Ranges = tuple[tuple[float, float], ...]
 Subset = tuple[int, int]  # first column, and the column after the last
@@ -24,17 +25,6 @@ OPERATIONS = {
     "sqrt": lambda a, b: a**0.5,
     "square": lambda a, b: a * a,
 }
-
-
-def as_float(value, name: str) -> float:
-    """A number as the one form that it has in a specification: 1 and 1.0 are equal, not alike.
-
-    Raises:
-        ValueError: it is no number.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise ValueError(f"{name} is {value!r}: it must be a number")
-    return float(value)
 
 
 def as_ranges(value, name: str) -> Ranges:
@@ -122,8 +112,7 @@ class StaticFunction(Arithmetic):
             raise ValueError(
                 f"operation is {self.operation!r}: it must be one of {', '.join(OPERATIONS)}"
             )
-        if not isinstance(self.input_size, int) or self.input_size < 1:
-            raise ValueError(f"input_size is {self.input_size!r}: it must be a whole number >= 1")
+        check_whole(self.input_size, "input_size", 1, 2**31)
         for name in ("overlap_ratio", "subset_ratio"):
             object.__setattr__(self, name, as_float(getattr(self, name), name))
         if not 0 <= self.overlap_ratio <= 1:

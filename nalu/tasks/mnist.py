@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..fields import check_whole
+
 FOLDER = Path(__file__).parents[2] / "data" / "mnist"
 FILES = {  # the shape of what each file holds
     "train-images-idx3-ubyte": (60_000, 28, 28),
@@ -138,10 +140,7 @@ class SequentialMNIST:
                     "at least one, in ascending order"
                 )
             object.__setattr__(self, name, numbers)
-        if type(self.train_length) is not int or not 1 <= self.train_length <= 10_000:
-            raise ValueError(
-                f"train_length is {self.train_length!r}: it must be a whole number from 1 to 10000"
-            )
+        check_whole(self.train_length, "train_length", 1, 10_000)
         if type(self.prefixes) is not bool:
             raise ValueError(f"prefixes is {self.prefixes!r}: it must be True or False")
 

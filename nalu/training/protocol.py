@@ -16,7 +16,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from ..tasks.arithmetic import as_float
+from ..fields import as_float
 from ..units import NAC, NAU, NMU, Constrained, NACMulNMU, Unit
 
 

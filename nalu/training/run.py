@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..tasks.arithmetic import SimpleMultiplication, StaticFunction, as_float
+from ..fields import as_rate, check_whole
+from ..tasks.arithmetic import SimpleMultiplication, StaticFunction
 from ..units import NALU, UNITS, unit_named
 from . import random
 from .authors import AuthorsStream
@@ -125,17 +126,10 @@ class Run(Filed):
             raise ValueError(
                 f"task is {self.task!r}: it must be a StaticFunction or a SimpleMultiplication"
             )
-        limits = {"iterations": (0, 2**32), "seed": (0, 2**63)}
+        limits = {"iterations": (0, 2**32 - 1), "seed": (0, 2**63 - 1)}
         for name in ("iterations", "seed", "hidden_size", "batch_size", "evaluate_every"):
-            value, (low, high) = getattr(self, name), limits.get(name, (1, 2**32))
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value < high:
-                raise ValueError(
-                    f"{name} is {value!r}: it must be a whole number, {low} or more and below "
-                    f"2^{high.bit_length() - 1}"
-                )
-        object.__setattr__(self, "learning_rate", as_float(self.learning_rate, "learning_rate"))
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate is {self.learning_rate!r}: it must be positive")
+            check_whole(getattr(self, name), name, *limits.get(name, (1, 2**32 - 1)))
+        object.__setattr__(self, "learning_rate", as_rate(self.learning_rate, "learning_rate"))
         if self.stream not in STREAMS:
             raise ValueError(f"stream is {self.stream!r}: it must be one of {', '.join(STREAMS)}")
         if self.stream == "authors" and (self.seed >= 2**32 or len(self.task.extrapolation) > 1):
@@ -240,6 +234,12 @@ def _kind(run: Filed, engine: str) -> str:
 def _protocol(layers: tuple[str, str], protocol: str | Draft | Final) -> Draft | Final:
     with initialising(0):  # units draw when they are made, here only to be looked at
         return protocol_for(nn.Sequential(*(LAYERS[name](1, 1) for name in layers)), protocol)
+
+
+def least(errors) -> int:
+    """Which evaluation has the least error, the first of equal ones; NaN is none."""
+    errors = np.asarray(errors, np.float64)
+    return int(np.argmin(np.where(np.isnan(errors), np.inf, errors)))
 
 
 @dataclass

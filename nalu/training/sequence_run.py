@@ -9,8 +9,8 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..fields import as_float, as_rate, check_whole
 from ..tasks import mnist
-from ..tasks.arithmetic import as_float
 from ..tasks.mnist import SequentialMNIST
 from ..units import LSTM, Exact, Recurrent
 from .protocol import FINAL_SEQUENCE, WITH_R_Z, Draft, Final
@@ -115,15 +115,9 @@ class SequenceRun(Filed):
             settle(self, "trained_state", draft and own_state)
         limits = {"epochs": (0, 10**6), "seed": (0, 2**63 - 1)}
         for name in ("epochs", "seed", "cnn_outputs", "batch_size", "evaluate_every"):
-            value, (low, high) = getattr(self, name), limits.get(name, (1, 10**6))
-            if type(value) is not int or not low <= value <= high:
-                raise ValueError(
-                    f"{name} is {value!r}: it must be a whole number from {low} to {high}"
-                )
-        for name in ("learning_rate", "z_strength"):
-            settle(self, name, as_float(getattr(self, name), name))
-        if not 0 < self.learning_rate < float("inf"):
-            raise ValueError(f"learning_rate is {self.learning_rate!r}: it must be positive")
+            check_whole(getattr(self, name), name, *limits.get(name, (1, 10**6)))
+        settle(self, "learning_rate", as_rate(self.learning_rate, "learning_rate"))
+        settle(self, "z_strength", as_float(self.z_strength, "z_strength"))
         if not 0 <= self.z_strength < float("inf"):
             raise ValueError(f"z_strength is {self.z_strength!r}: it must be 0 or more")
         if self.z_strength and not self.has_r_z:
