@@ -25,6 +25,11 @@ def whole_numbers(text: str) -> list[int]:
     return list(range(int(begin or 0), int(end)))
 
 
+def numbers(text: str) -> list[float]:
+    """Values of a parameter from "4,10" or "0.1,0.5": whole ones stay whole."""
+    return [float(part) if "." in part or "e" in part else int(part) for part in text.split(",")]
+
+
 def names(text: str) -> list[str]:
     return text.split(",")
 
@@ -41,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add("--models", type=names, help=f"of {', '.join(MODELS)}; else the paper's")
     add("--operations", type=names, help=f"of {', '.join(OPERATIONS)}: of static_function")
     add("--parameter", choices=BOUNDARIES["final"], help="what a boundary varies")
+    add("--values", type=numbers, help="of that parameter; else the paper's")
     add("--iterations", type=int, help="else the paper's")
     add("--operation", choices=SEQUENTIAL, help="of sequential_mnist; else product")
     add("--epochs", type=int, help="of sequential_mnist; else the paper's")
@@ -78,7 +84,7 @@ def specifications(arguments: argparse.Namespace):
     """
     experiment = EXPERIMENTS[arguments.name]
     names = (
-        "protocol", "seeds", "models", "operations", "parameter", "iterations", "stream",
+        "protocol", "seeds", "models", "operations", "parameter", "values", "iterations", "stream",
         "operation", "epochs", "z_strength",
     )  # fmt: skip
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from numbers import Integral
 
 import pandas as pd
@@ -96,6 +97,23 @@ def provenance_line(table: pd.DataFrame) -> str:
         f"engine {' and '.join(table.engine.unique())} on {' and '.join(table.device.unique())}, "
         f"{took} s a run."
     )
+
+
+def recompute(experiment: str, seeds: int, **options) -> str:
+    """The command that computes the runs of a table, for its caption.
+
+    Args:
+        experiment: the one of ``nalu.experiments``.
+        seeds: how many, from 0 on.
+        options: others of ``python -m nalu sweep``, with ``_`` for ``-``; those that are None,
+            which is the paper's value, are left out.
+    """
+    words = ["python", "-m", "nalu", "sweep", experiment]
+    for name, value in {**options, "seeds": f"0:{seeds}"}.items():
+        if value is not None:
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            words += [f"--{name.replace('_', '-')}", text]
+    return f"Recompute: `{shlex.join(words)}`."
 
 
 def comparison(ours: pd.DataFrame, published: pd.DataFrame, paper: str = "paper") -> pd.DataFrame:

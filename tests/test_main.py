@@ -1,5 +1,6 @@
 """The command line."""
 
+import shlex
 import subprocess
 import sys
 
@@ -8,9 +9,10 @@ import pytest
 
 import nalu
 from nalu import bench
-from nalu.__main__ import main
-from nalu.experiments import simple_multiplication
+from nalu.__main__ import main, parser, specifications
+from nalu.experiments import EXPERIMENTS, simple_multiplication
 from nalu.store import Record, Store
+from nalu.tables import recompute
 
 SWEEP = ["sweep", "simple_multiplication", "--models", "NMU", "--iterations", "2000"]
 
@@ -112,3 +114,22 @@ def test_the_bench_of_sequences_compares_with_a_plain_loop():
     assert {row["model"] for row in rows} == {"NMU"}
     assert rows[0]["times plain"] == 1.0
     assert all(row["images/s"] > 0 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "seeds", "options"),
+    [
+        ("simple_multiplication", 3, {"protocol": "final", "models": ["NMU"], "iterations": 2000}),
+        ("static_function", 2, {"operations": ["add", "div"], "models": None}),
+        ("boundary", 2, {"parameter": "input_size", "values": [4, 300], "models": ["NMU", "NALU"]}),
+        ("boundary", 1, {"parameter": "overlap_ratio", "values": [0.0, 1e-5, 1.0]}),
+        ("sequential_mnist", 1, {"models": ["LSTM (read-out)", "NMU"], "z_strength": 0.0}),
+    ],
+)
+def test_the_command_of_a_caption_asks_for_the_runs_of_its_table(experiment, seeds, options):
+    text = recompute(experiment, seeds, **options)
+    line = shlex.split(text.removeprefix("Recompute: `").removesuffix("`."))
+    assert line[:4] == ["python", "-m", "nalu", "sweep"]
+    given = {name: value for name, value in options.items() if value is not None}
+    expected = EXPERIMENTS[experiment](seeds=range(seeds), **given)
+    assert specifications(parser().parse_args(line[3:])) == expected

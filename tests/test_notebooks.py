@@ -1,5 +1,6 @@
 """The notebooks are what their sources say, and papermill runs them with any parameters."""
 
+import json
 import os
 import subprocess
 import sys
@@ -28,15 +29,23 @@ SMALLEST = {
         "steps": 1,
     },
     "05-simple-multiplication": {
+        "models": ["NALU"], "authors": ["NMU"],
         "seeds": 2, "many": 2, "authors_seeds": 2, "iterations": 1000, "endings": 1, "live": 1,
     },
-    "06-static-function": {"seeds": 2, "final_seeds": 2, "iterations": 1000, "live": 1000},
-    "07-boundary": {"seeds": 1, "iterations": 1000},
+    "06-static-function": {
+        "operations": ["div"], "seeds": 2, "final_seeds": 2, "iterations": 1000, "live": 1000,
+    },
+    "07-boundary": {
+        "models": ["NACMul"], "input_sizes": [300, 8], "overlap_ratios": [0.3],
+        "seeds": 1, "iterations": 1000,
+    },
     "08-what-counts-as-success": {
-        "seeds": 2, "iterations": 1000, "simple_seeds": 2, "simple_iterations": 1000,
+        "operations": ["add"], "seeds": 2, "iterations": 1000,
+        "simple_seeds": 2, "simple_iterations": 1000,
     },
     "09-sequential-mnist": {
-        "seeds": 1, "references": 2, "epochs": 0, "live_epochs": 0, "example_length": 2,
+        "operation": "sum", "models": ["LSTM (read-out)"], "seeds": 1, "references": 2,
+        "epochs": 0, "live_epochs": 0, "example_length": 2,
     },
     "10-how-this-book-computes": {"iterations": 1000, "seconds": 0.01, "numbers": 10000},
     "04-moments": {"samples": 1000, "depth": 1, "width": 1, "initialisations": 10},
@@ -87,7 +96,11 @@ def rerun(name: str, tmp_path: Path, *options: str) -> tuple[subprocess.Complete
 
 @pytest.mark.parametrize("name", NAMES)
 def test_notebooks_run_with_other_parameters(name, tmp_path):
-    options = [word for k, v in SMALLEST[name].items() for word in ("-p", k, str(v))]
+    options = [
+        word
+        for k, v in SMALLEST[name].items()
+        for word in (("-y", f"{k}: {json.dumps(v)}") if isinstance(v, list) else ("-p", k, str(v)))
+    ]
     done, out = rerun(name, tmp_path, *options)
     assert done.returncode == 0, done.stderr[-3000:]
     for cell in nbformat.read(out, 4).cells:
