@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
+from numbers import Integral, Real
+
+
+def as_whole(value, name: str, low: int, high: int) -> int:
+    """A whole number from ``low`` to ``high``, also one of NumPy's.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+        raise ValueError(f"{name} is {value!r}: it must be a whole number from {low} to {high}")
+    return int(value)
 
 
 def as_float(value, name: str) -> float:
-    """A number as the one form that it has in a specification: 1 and 1.0 are equal, not alike.
+    """A number: 1 and 1.0 are equal, but not alike.
 
     Raises:
-        ValueError: it is no number.
+        ValueError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{name} is {value!r}: it must be a number")
     return float(value)
 
 
-def as_rate(value, name: str) -> float:
-    """The same of a positive, finite number.
+def as_strength(value, name: str, zero: bool = True) -> float:
+    """A finite number that is not negative and, without ``zero``, positive.
 
     Raises:
         ValueError: it is none.
     """
     number = as_float(value, name)
-    if not 0 < number < math.inf:
-        raise ValueError(f"{name} is {value!r}: it must be positive")
+    if not 0 <= number < math.inf or (number == 0 and not zero):
+        least = "0 or more" if zero else "positive"
+        raise ValueError(f"{name} is {value!r}: it must be {least}, and finite")
     return number
-
-
-def check_whole(value, name: str, low: int, high: int) -> None:
-    """Refuse what is not a Python integer from ``low`` to ``high``.
-
-    Raises:
-        ValueError: naming all of these.
-    """
-    if type(value) is not int or not low <= value <= high:
-        raise ValueError(f"{name} is {value!r}: it must be a whole number from {low} to {high}")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..fields import as_float, check_whole
+from ..fields import as_float, as_whole
 
 Ranges = tuple[tuple[float, float], ...]
 Subset = tuple[int, int]  # first column, and the column after the last
@@ -112,9 +112,10 @@ class StaticFunction(Arithmetic):
             raise ValueError(
                 f"operation is {self.operation!r}: it must be one of {', '.join(OPERATIONS)}"
             )
-        check_whole(self.input_size, "input_size", 1, 2**31)
+        settle = object.__setattr__
+        settle(self, "input_size", as_whole(self.input_size, "input_size", 1, 2**31 - 1))
         for name in ("overlap_ratio", "subset_ratio"):
-            object.__setattr__(self, name, as_float(getattr(self, name), name))
+            settle(self, name, as_float(getattr(self, name), name))
         if not 0 <= self.overlap_ratio <= 1:
             raise ValueError(f"overlap_ratio is {self.overlap_ratio!r}: it must be in [0, 1]")
         if not 0 < self.subset_ratio <= 1 or self.subset_size < 1:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fields import check_whole
+from ..fields import as_whole
 
 FOLDER = Path(__file__).parents[2] / "data" / "mnist"
 FILES = {  # the shape of what each file holds
@@ -140,7 +140,8 @@ class SequentialMNIST:
                     "at least one, in ascending order"
                 )
             object.__setattr__(self, name, numbers)
-        check_whole(self.train_length, "train_length", 1, 10_000)
+        length = as_whole(self.train_length, "train_length", 1, 10_000)
+        object.__setattr__(self, "train_length", length)
         if type(self.prefixes) is not bool:
             raise ValueError(f"prefixes is {self.prefixes!r}: it must be True or False")
 
@@ -164,11 +165,6 @@ class SequentialMNIST:
             return cls("sum", tuple(range(10)), 10, lengths, prefixes=final)
         digits = tuple(range(1 if final else 0, 10))
         return cls(operation, digits, 2 if final else 3, prefixes=final)
-
-    @property
-    def neutral(self) -> float:
-        """What a sequence of no digits amounts to."""
-        return 0.0 if self.operation == "sum" else 1.0
 
     def allowed(self, labels: Tensor) -> Tensor:
         """Where the allowed digits are: labels (n,) -> (m,) int64, ascending."""

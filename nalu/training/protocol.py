@@ -16,7 +16,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from ..fields import as_float
+from ..fields import as_strength, as_whole
 from ..units import NAC, NAU, NMU, Constrained, NACMulNMU, Unit
 
 
@@ -29,6 +29,9 @@ class Draft:
         strength (1 - exp(-rate t)) R_bias + R_oob
 
     with R_bias and R_oob of the unclipped Ŵ (eq. 3 and 5).
+
+    Raises:
+        ValueError: a constant is negative or not finite.
     """
 
     strength: float = 0.1
@@ -36,7 +39,7 @@ class Draft:
 
     def __post_init__(self):
         for name in ("strength", "rate"):
-            object.__setattr__(self, name, as_float(getattr(self, name), name))
+            object.__setattr__(self, name, as_strength(getattr(self, name), name))
 
     def sparsity_strength(self, step: int) -> float:
         """The factor of R_bias at a step, counted from 0."""
@@ -59,7 +62,8 @@ class Final:
     for every constrained unit.
 
     Raises:
-        ValueError: ``end`` is not after ``start``.
+        ValueError: ``strength`` is negative or not finite; the ends are not whole numbers, 0 or
+            more, or ``end`` is not after ``start``.
     """
 
     strength: float
@@ -67,7 +71,10 @@ class Final:
     end: int
 
     def __post_init__(self):
-        object.__setattr__(self, "strength", as_float(self.strength, "strength"))
+        object.__setattr__(self, "strength", as_strength(self.strength, "strength"))
+        for name in ("start", "end"):
+            whole = as_whole(getattr(self, name), name, 0, 2**32 - 1)
+            object.__setattr__(self, name, whole)
         if not self.start < self.end:
             raise ValueError(f"the ramp ends at {self.end}, which must be after {self.start}")
 

@@ -10,7 +10,8 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..fields import as_rate, check_whole
+from ..fields import as_strength, as_whole
 from ..tasks.arithmetic import SimpleMultiplication, StaticFunction
 from ..units import NALU, UNITS, unit_named
 from . import random
@@ -30,7 +31,6 @@ from .protocol import Draft, Final, protocol_for
 LAYERS = {**UNITS, "NALU (separate)": partial(NALU, separate=True)}
 STREAMS = ("philox", "authors")
 TASKS = {task.__name__: task for task in (StaticFunction, SimpleMultiplication)}
-PROTOCOLS = {"draft": Draft, "final": Final}
 EVALUATION_ROWS = {"draft": 2_048, "final": 10_000}
 SHARED_SEED = 0  # of the validation and test sets, which all runs of the final protocol share
 
@@ -58,20 +58,30 @@ class Filed:
     """What kinds of run share: a specification, and a name in a store.
 
     A subclass is a dataclass with ``task``, ``protocol``, ``seed`` and the labels ``experiment``
-    and ``model``; it has ``from_specification``, ``words()`` to find a file by, and for sweeps
-    ``steps``, ``labels()`` and ``columns()``.
+    and ``model``; it has ``words()`` to find a file by, and for sweeps ``steps``, ``labels()``
+    and ``columns()``.
     """
 
     mathematics: ClassVar[int]  # raised when the same specification comes to give another result
+    tasks: ClassVar[dict[str, type]]  # that it can have, by name
     keeps_parameters: ClassVar[bool] = False  # whether a store has those a run ends with
 
     @property
     def protocol_name(self) -> str:
         return type(self.protocol).__name__.lower()
 
+    @abstractmethod
+    def unset(self, changes: Collection[str]) -> dict:
+        """What stands for the paper's in those fields that others, which change, decide."""
+
     def but(self, **changes) -> Self:
-        """The same run with other fields."""
-        return replace(self, **changes)
+        """The same run with other fields; what was the paper's for it is the paper's again."""
+        decided = {}
+        for name, value in self.unset(changes).items():
+            paper = getattr(replace(self, **{name: value}), name)
+            if name == "model" or getattr(self, name) == paper:
+                decided[name] = value
+        return replace(self, **{**decided, **changes})
 
     def specification(self) -> dict:
         """All that decides the result, as JSON has it: ``from_specification`` goes back."""
@@ -80,6 +90,16 @@ class Filed:
         fields["task"] = {"name": type(self.task).__name__, **fields["task"]}
         fields["protocol"] = {"name": self.protocol_name, **fields["protocol"]}
         return json.loads(json.dumps({"mathematics": self.mathematics, **fields}))
+
+    @classmethod
+    def from_specification(cls, specification: dict) -> Self:
+        """The run that ``specification`` describes, also after a trip through JSON."""
+        fields = dict(specification)
+        del fields["mathematics"]
+        for name, kinds in (("task", cls.tasks), ("protocol", {"draft": Draft, "final": Final})):
+            values = dict(fields[name])
+            fields[name] = kinds[values.pop("name")](**values)
+        return cls(**fields)
 
     def kind(self, engine: str) -> str:
         """What this run and those with other seeds, from one engine, are filed under."""
@@ -107,7 +127,7 @@ class Run(Filed):
     task: StaticFunction | SimpleMultiplication  # what is learned
     protocol: Draft | Final | str = "draft"  # rules of training and scoring
     iterations: int = 5_000_000  # T in [0, 2³²): there are T + 1 updates, t = 0 ... T
-    seed: int = 0  # of parameters, offset and samples, in [0, 2⁶³)
+    seed: int = 0  # of parameters, offset and samples, in [0, 2³²): torch's has no more bits
     hidden_size: int = 2  # outputs of the first layer, 1 or more
     learning_rate: float = 1e-3  # of Adam, positive
     batch_size: int = 128  # samples a step, 1 or more
@@ -117,6 +137,10 @@ class Run(Filed):
     model: str = field(default="", compare=False)  # how the paper's tables call the layers
 
     mathematics: ClassVar[int] = 1
+    tasks: ClassVar[dict[str, type]] = TASKS
+
+    def unset(self, changes: Collection[str]) -> dict:
+        return {"protocol": self.protocol_name, "model": ""} if "layers" in changes else {}
 
     def __post_init__(self):
         if isinstance(self.layers, str) or len(self.layers) != 2:
@@ -126,16 +150,18 @@ class Run(Filed):
             raise ValueError(
                 f"task is {self.task!r}: it must be a StaticFunction or a SimpleMultiplication"
             )
-        limits = {"iterations": (0, 2**32 - 1), "seed": (0, 2**63 - 1)}
         for name in ("iterations", "seed", "hidden_size", "batch_size", "evaluate_every"):
-            check_whole(getattr(self, name), name, *limits.get(name, (1, 2**32 - 1)))
-        object.__setattr__(self, "learning_rate", as_rate(self.learning_rate, "learning_rate"))
+            least = 0 if name in ("iterations", "seed") else 1
+            whole = as_whole(getattr(self, name), name, least, 2**32 - 1)
+            object.__setattr__(self, name, whole)
+        rate = as_strength(self.learning_rate, "learning_rate", zero=False)
+        object.__setattr__(self, "learning_rate", rate)
         if self.stream not in STREAMS:
             raise ValueError(f"stream is {self.stream!r}: it must be one of {', '.join(STREAMS)}")
-        if self.stream == "authors" and (self.seed >= 2**32 or len(self.task.extrapolation) > 1):
+        if self.stream == "authors" and len(self.task.extrapolation) > 1:
             raise ValueError(
-                "stream 'authors' has seeds below 2³² and single ranges, not "
-                f"seed {self.seed} and {self.task.extrapolation}: use stream 'philox'"
+                f"stream 'authors' has single ranges, not {self.task.extrapolation}: use stream "
+                "'philox'"
             )
         object.__setattr__(self, "protocol", _protocol(self.layers, self.protocol))
         object.__setattr__(self, "model", self.model or "-".join(self.layers))
@@ -161,16 +187,6 @@ class Run(Filed):
         if self.stream == "authors":
             return AuthorsStream(self.task, self.seed).offset
         return random.word(self.seed, random.OFFSET) * self.task.offsets >> 32
-
-    @classmethod
-    def from_specification(cls, specification: dict) -> Run:
-        """The run that ``specification`` describes, also after a trip through JSON."""
-        fields = dict(specification)
-        del fields["mathematics"]
-        for name, kinds in (("task", TASKS), ("protocol", PROTOCOLS)):
-            values = dict(fields[name])
-            fields[name] = kinds[values.pop("name")](**values)
-        return cls(**{**fields, "layers": tuple(fields["layers"])})
 
     def labels(self) -> dict:
         """The columns of a sweep that say which run a row is about."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..fields import as_float, as_rate, check_whole
+from ..fields import as_strength, as_whole
 from ..tasks import mnist
 from ..tasks.mnist import SequentialMNIST
 from ..units import LSTM, Exact, Recurrent
@@ -80,7 +81,7 @@ class SequenceRun(Filed):
     task: SequentialMNIST  # what is learned
     protocol: Draft | Final | str = "final"  # rules of training; the draft counts t in epochs
     epochs: int = 1_000  # in [0, 10⁶]; an epoch reads every training sequence once
-    seed: int = 0  # of parameters, sequences and their order, in [0, 2⁶³)
+    seed: int = 0  # of parameters, sequences and their order, in [0, 2³²)
     z_strength: float = 0.0  # of R_z, 0 or more; 1 in the final paper where R_z is on
     cnn_outputs: int | None = None  # numbers read from an image, 1 or more; draft 10, final 1
     trained_state: bool | None = None  # whether s₀ is trained, from 0: draft yes, final no
@@ -91,7 +92,14 @@ class SequenceRun(Filed):
     model: str = field(default="", compare=False)  # how figures call it
 
     mathematics: ClassVar[int] = 1
+    tasks: ClassVar[dict[str, type]] = {"SequentialMNIST": SequentialMNIST}
     keeps_parameters: ClassVar[bool] = True
+
+    def unset(self, changes: Collection[str]) -> dict:
+        fields = {"model": ""} if "unit" in changes else {}
+        if {"unit", "protocol"} & set(changes):
+            fields |= dict.fromkeys(("cnn_outputs", "trained_state", "evaluate_every"))
+        return fields
 
     def __post_init__(self):
         settle = object.__setattr__
@@ -113,13 +121,13 @@ class SequenceRun(Filed):
             settle(self, "evaluate_every", 10 if draft else 5)
         if self.trained_state is None:
             settle(self, "trained_state", draft and own_state)
-        limits = {"epochs": (0, 10**6), "seed": (0, 2**63 - 1)}
+        limits = {"epochs": (0, 10**6), "seed": (0, 2**32 - 1)}
         for name in ("epochs", "seed", "cnn_outputs", "batch_size", "evaluate_every"):
-            check_whole(getattr(self, name), name, *limits.get(name, (1, 10**6)))
-        settle(self, "learning_rate", as_rate(self.learning_rate, "learning_rate"))
-        settle(self, "z_strength", as_float(self.z_strength, "z_strength"))
-        if not 0 <= self.z_strength < float("inf"):
-            raise ValueError(f"z_strength is {self.z_strength!r}: it must be 0 or more")
+            whole = as_whole(getattr(self, name), name, *limits.get(name, (1, 10**6)))
+            settle(self, name, whole)
+        for name in ("learning_rate", "z_strength"):
+            number = as_strength(getattr(self, name), name, zero=name == "z_strength")
+            settle(self, name, number)
         if self.z_strength and not self.has_r_z:
             names = ", ".join(unit.__name__ for unit in WITH_R_Z)
             raise ValueError(
@@ -150,17 +158,6 @@ class SequenceRun(Filed):
     def evaluations(self) -> int:
         """How many times a complete run is evaluated: before the first epoch, and so on."""
         return self.epochs // self.evaluate_every + 1
-
-    @classmethod
-    def from_specification(cls, specification: dict) -> SequenceRun:
-        """The run that ``specification`` describes, also after a trip through JSON."""
-        fields = dict(specification)
-        del fields["mathematics"]
-        kinds = {"SequentialMNIST": SequentialMNIST, "draft": Draft, "final": Final}
-        for name in ("task", "protocol"):
-            values = dict(fields[name])
-            fields[name] = kinds[values.pop("name")](**values)
-        return cls(**fields)
 
     def labels(self) -> dict:
         """The columns of a sweep that say which run a row is about."""

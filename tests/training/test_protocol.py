@@ -54,6 +54,23 @@ def test_ramp_that_ends_before_it_starts_is_refused(end):
 
 
 @pytest.mark.parametrize(
+    ("rules", "constants", "message"),
+    [
+        (Draft, (math.nan,), "strength is nan: it must be 0 or more"),
+        (Draft, (0.1, math.inf), "rate is inf"),
+        (Draft, ("0.1",), "strength is '0.1': it must be a number"),
+        (Final, (-1.0, 0, 1), "strength is -1.0"),
+        (Final, (1.0, 1e3, 2000), "start is 1000.0: it must be a whole number"),
+        (Final, (1.0, 0, None), "end is None"),
+        (Final, (1.0, -1, 1), "start is -1"),
+    ],
+)
+def test_constants_that_no_training_can_have_are_refused(rules, constants, message):
+    with pytest.raises(ValueError, match=message):
+        rules(*constants)
+
+
+@pytest.mark.parametrize(
     ("model", "constants"),
     [
         (nn.Sequential(NAU(4, 2), NMU(2, 1)), Final(10.0, 1_000_000, 2_000_000)),
