@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import subprocess
+import time
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -295,7 +296,13 @@ class Store:
 def _read(path: Path) -> Iterator[tuple[int, Record]]:
     """The seeds and records of a file, with a warning for each line that is damaged."""
     shared: dict = {}
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    lines = path.read_bytes().split(b"\n")
+    try:
+        json.loads(lines[-1] or b"{}")
+    except ValueError:  # perhaps another process is about to finish the line
+        time.sleep(0.1)
+        lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
         if not line:
             continue
         try:

@@ -3,6 +3,7 @@
 import json
 import resource
 import signal
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -127,6 +128,17 @@ def test_a_damaged_record_is_reported_and_not_used_and_the_others_are(store, rec
         assert reopened(store).get(records[1].key) is None
     with pytest.warns(DamagedRecord):
         assert set(reopened(store).keys()) == {records[0].key, records[2].key}
+
+
+def test_a_line_that_another_process_is_writing_is_waited_for(store, records):
+    store.add(records)
+    (file,) = store.folder.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-40])
+    writer = threading.Timer(0.03, file.write_bytes, [whole])
+    writer.start()
+    assert len(list(reopened(store).keys())) == len(records)
+    writer.join()
 
 
 def test_what_records_share_is_under_their_checksums(store, records):
