@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,11 @@ from .runs import ENGINES, record, store_of, sweep, verify
 from .tasks.arithmetic import OPERATIONS
 from .training.run import STREAMS
 
+# What a boundary varies, as columns of a sweep.
+VARIED = [
+    "input_size", "overlap_ratio", "subset_ratio", "hidden_size", "interpolation", "extrapolation"
+]  # fmt: skip
+
 
 def whole_numbers(text: str) -> list[int]:
     """Seeds from "0:100" or "0,1,7"."""
@@ -23,6 +29,18 @@ def whole_numbers(text: str) -> list[int]:
     if not int(begin or 0) < int(end):
         raise argparse.ArgumentTypeError(f"{text!r} has no seeds: the first must be below {end}")
     return list(range(int(begin or 0), int(end)))
+
+
+def count(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def positive(text: str) -> float:
+    if not 0 < (number := float(text)) < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not positive and finite")
+    return number
 
 
 def numbers(text: str) -> list[float]:
@@ -48,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     add("--parameter", choices=BOUNDARIES["final"], help="what a boundary varies")
     add("--values", type=numbers, help="of that parameter; else the paper's")
     add("--iterations", type=int, help="else the paper's")
-    add("--operation", choices=SEQUENTIAL, help="of sequential_mnist; else product")
+    add("--operation", choices=SEQUENTIAL["final"], help="of sequential_mnist; else product")
     add("--epochs", type=int, help="of sequential_mnist; else the paper's")
     add("--z-strength", type=float, help="of R_z in sequential_mnist; else the paper's")
     add("--stream", choices=STREAMS, help="whose random numbers; else philox")
@@ -65,13 +83,16 @@ def parser() -> argparse.ArgumentParser:
     )
 
     command = commands.add_parser("bench", help="measure the engines on this machine")
-    command.add_argument("--seconds", type=float, default=3.0, help="spent on each number")
+    command.add_argument(
+        "--of", choices=bench.BENCHES, default="arithmetic", help="section 3.1 or 3.2"
+    )
+    command.add_argument("--seconds", type=positive, default=3.0, help="spent on each number")
     command.add_argument("--output", type=Path, help="write the table here, as CSV")
 
     command = commands.add_parser("verify", help="compute recorded runs again and compare")
-    command.add_argument("--sample", type=int, default=10, help="how many runs, drawn at random")
+    command.add_argument("--sample", type=count, default=10, help="how many runs, drawn at random")
     command.add_argument("--seed", type=int, default=0, help="of the draw")
-    command.add_argument("--seconds", type=float, help="leave out runs that took longer")
+    command.add_argument("--seconds", type=positive, help="leave out runs that took longer")
     command.add_argument("--store", type=Path, help="folder of records; else all there are")
     return top
 
@@ -93,6 +114,8 @@ def specifications(arguments: argparse.Namespace):
         known.add("stream")
     for name in given.keys() - known:
         raise ValueError(f"{arguments.name} has no --{name.replace('_', '-')}")
+    if "values" in given and "parameter" not in given:
+        raise ValueError("--values are those of a --parameter: name it as well")
     return experiment(**given)
 
 
@@ -100,13 +123,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     top = parser()
     arguments = top.parse_args(argv)
     if arguments.command == "bench":
-        bench.main(arguments.seconds, arguments.output)
+        bench.main(arguments.seconds, arguments.output, arguments.of)
         return 0
     if arguments.command == "verify":
         store = store_of(arguments.store)
         table = verify(store, arguments.sample, arguments.seed, arguments.seconds)
         if not len(table):
-            where = "they took longer" if any(store.keys()) else "there are none"
+            where = "there are none"
+            if any(store.keys()):
+                where = "all took longer, or are of an engine that this machine does not have"
             print(f"no record was compared: {where}", file=sys.stderr)
             return 1
         print(table.to_string(index=False))
@@ -130,11 +155,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def outcome(table):
-    """What a sweep came to, a row a model and operation."""
-    groups = table.groupby(["model", "operation"], sort=False)
+    """What a sweep came to, a row a model, operation and whatever else was varied."""
+    varied = [name for name in VARIED if name in table and table[name].nunique(dropna=False) > 1]
+    by = ["model", "operation", *varied]
+    groups = table.groupby(by, sort=False, dropna=False)
     if "solved" not in table:  # of one run alone, no one knows
         return groups[["best_epoch", "validation_error", "sparsity_error"]].mean()
-    measured = table[table.solved].groupby(["model", "operation"])
+    measured = table[table.solved].groupby(by, dropna=False)
     rates = groups.solved.agg(success_rate="mean", runs="size")
     return rates.join(measured[["solved_at", "sparsity_error"]].mean())
 

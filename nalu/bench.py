@@ -1,4 +1,4 @@
-"""How fast the engines are here: ``python -m nalu bench``.
+"""How fast the engines are here: ``python -m nalu bench``, and ``bench --of sequences``.
 
 Beside every engine stands the ratio to a plain PyTorch loop and to an arithmetic floor, the
 time that the step's random words, multiply-adds, logarithms and exponentials take at the rates
@@ -31,7 +31,7 @@ from .training.run import Run
 from .training.sequence_run import SequenceRun
 from .training.sequences import Training
 
-RECORDED = Path(__file__).parents[1] / "data" / "bench.csv"
+RECORDED = Path(__file__).parents[1] / "data"
 BENCHED = ("NMU", "NACMul", "NALU", "NAU")
 SEEDS = 50  # trained side by side by the reference engine
 ON_GPU = 2_376  # trained side by side on a GPU: two for each place on an H100
@@ -250,18 +250,23 @@ def machine() -> str:
     return f"{processor()}, {cores()} cores, torch {torch.__version__}"
 
 
-def recorded() -> pd.DataFrame:
-    """The benchmark that comes with the project: the columns of ``rows``, machine and date."""
-    return pd.read_csv(RECORDED)
+def recorded(of: str = "arithmetic") -> pd.DataFrame:
+    """A benchmark that comes with the project: the columns of its rows, machine and date."""
+    return pd.read_csv(RECORDED / f"bench-{of}.csv")
 
 
-def main(seconds: float, output: Path | None = None) -> None:
+BENCHES = {"arithmetic": rows, "sequences": sequence_rows}
+
+
+def main(seconds: float, output: Path | None = None, of: str = "arithmetic") -> None:
     """Print the table, row by row as it is measured, and write it as CSV if there is an output."""
-    print(f"{machine()}, batch of 128 samples")
+    print(machine())
     table = []
-    for row in rows(seconds):
+    for row in BENCHES[of](seconds):
+        widths = [max(len(name), 9) + 1 for name in row]
+        widths[0], widths[2] = 17, 19  # task and engine
         text = pd.DataFrame([row]).to_string(
-            index=False, header=not table, col_space=[9, 7, 19, 13, 10, 12, 10, 12], justify="right"
+            index=False, header=not table, col_space=widths, justify="right"
         )
         print(text, flush=True)
         table.append({**row, "machine": machine(), "date": f"{date.today()}"})

@@ -102,6 +102,9 @@ def simple_multiplication(
     """(x₁ + x₂ + x₃ + x₄) · (x₁ + x₂), Table 1: 100 seeds of three models, 200 000 iterations.
 
     Other fields of ``Run`` may be given by name.
+
+    Raises:
+        ValueError: there is no such protocol or model.
     """
     task = SimpleMultiplication(extrapolation=EXTRAPOLATION[_checked(protocol)])
     return _runs(
@@ -127,6 +130,9 @@ def static_function(
 
     a · b, a - b and a + b unless told otherwise, with the models that the table has for each;
     other operations have all basic models. Other fields of ``Run`` may be given by name.
+
+    Raises:
+        ValueError: there is no such protocol, operation or model.
     """
     seeds = range(10 if protocol == "draft" else 100) if seeds is None else list(seeds)
     runs = []
@@ -165,7 +171,7 @@ def boundary(
     trains, are for those who name them.
 
     Raises:
-        ValueError: there is no such parameter.
+        ValueError: there is no such parameter, protocol or model, or it cannot have a value.
     """
     grids = BOUNDARIES[_checked(protocol)]
     if parameter not in grids:
@@ -175,6 +181,11 @@ def boundary(
     for value in grids[parameter] if values is None else values:
         varied = {"extrapolation": EXTRAPOLATION[protocol]}
         if parameter == "ranges":
+            if not isinstance(value, Sequence) or len(value) != 2:
+                raise ValueError(
+                    f"a value of ranges is {value!r}: it must be an interpolation and an "
+                    "extrapolation range"
+                )
             varied["interpolation"], varied["extrapolation"] = value
         elif parameter != "hidden_size":
             varied[parameter] = value
@@ -197,8 +208,11 @@ def boundary(
 # What accumulates digits in section 3.2. The paper's LSTM has another beside it, which can
 # represent the answer.
 SEQUENTIAL = {
-    "product": ("NACMul", "NACMulSigma", "NACMulNMU", "NALU", "LSTM", "LSTM (read-out)", "NMU"),
-    "sum": ("NAC", "NALU", "LSTM", "LSTM (read-out)", "NAU"),
+    "draft": {"product": ("NACMul", "NALU", "NMU"), "sum": ("NAC", "NALU", "NAU")},
+    "final": {
+        "product": ("NACMul", "NACMulSigma", "NACMulNMU", "NALU", "LSTM", "LSTM (read-out)", "NMU"),
+        "sum": ("NAC", "NALU", "LSTM", "LSTM (read-out)", "NAU"),
+    },
 }
 
 
@@ -230,7 +244,7 @@ def sequential_mnist(
         z_strength = 0.0 if draft else 1.0
     seeds = range(11 if draft else 10) if seeds is None else list(seeds)
     runs = []
-    for model in SEQUENTIAL[operation] if models is None else models:
+    for model in SEQUENTIAL[protocol][operation] if models is None else models:
         run = SequenceRun(model, task, protocol, epochs, experiment="sequential_mnist", **fields)
         strength = z_strength if run.has_r_z else 0.0
         runs += [run.but(seed=seed, z_strength=strength) for seed in seeds]

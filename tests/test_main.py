@@ -9,8 +9,8 @@ import pytest
 
 import nalu
 from nalu import bench
-from nalu.__main__ import main, parser, specifications
-from nalu.experiments import EXPERIMENTS, simple_multiplication
+from nalu.__main__ import main, outcome, parser, specifications
+from nalu.experiments import EXPERIMENTS, boundary, simple_multiplication
 from nalu.store import Record, Store
 from nalu.tables import recompute
 
@@ -48,6 +48,10 @@ def test_it_is_a_module():
         (["sweep", "sequential_mnist", "--operation", "mul"], "--operation: invalid choice"),
         (["sweep", "static_function", "--seeds", "a"], "--seeds: invalid"),
         (["sweep", "static_function", "--sedes", "1"], "unrecognized arguments"),
+        (["sweep", "boundary", "--values", "4"], "name it as well"),
+        (["sweep", "boundary", "--parameter", "ranges", "--values", "1,2"], "of ranges is 1: it"),
+        (["verify", "--sample", "0"], "--sample: 0 is not 1 or more"),
+        (["bench", "--seconds", "0"], "--seconds: 0 is not positive"),
     ],
 )
 def test_a_wrong_word_is_an_error_that_says_so(arguments, message, capsys):
@@ -90,7 +94,7 @@ def test_bench_compares_the_engines_at_both_tasks(monkeypatch, capsys, tmp_path)
     monkeypatch.setattr(bench, "BENCHED", ("NMU",))
     output = tmp_path / "bench.csv"
     assert main(["bench", "--seconds", "0.02", "--output", str(output)]) == 0
-    assert list(pd.read_csv(output)) == list(bench.recorded())
+    assert list(pd.read_csv(output)) == list(bench.recorded("arithmetic"))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 + 2 * 4
     for start in (2, 6):
@@ -114,6 +118,7 @@ def test_the_bench_of_sequences_compares_with_a_plain_loop():
     assert {row["model"] for row in rows} == {"NMU"}
     assert rows[0]["times plain"] == 1.0
     assert all(row["images/s"] > 0 for row in rows)
+    assert [*rows[0], "machine", "date"] == list(bench.recorded("sequences"))
 
 
 @pytest.mark.parametrize(
@@ -133,3 +138,14 @@ def test_the_command_of_a_caption_asks_for_the_runs_of_its_table(experiment, see
     given = {name: value for name, value in options.items() if value is not None}
     expected = EXPERIMENTS[experiment](seeds=range(seeds), **given)
     assert specifications(parser().parse_args(line[3:])) == expected
+
+
+def test_a_boundary_has_a_line_for_every_value():
+    labels = [run.labels() for run in boundary(values=[4, 300], models=["NMU"], seeds=[0, 1])]
+    solved = pd.DataFrame(
+        {"solved": [True, True, False, True], "solved_at": 1000.0, "sparsity_error": 0.1}
+    )
+    table = outcome(pd.DataFrame(labels).join(solved))
+    assert list(table.index) == [("NMU", "mul", 4), ("NMU", "mul", 300)]
+    assert list(table.success_rate) == [1.0, 0.5]
+    assert list(table.solved_at) == [1000.0, 1000.0]
