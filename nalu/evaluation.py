@@ -94,7 +94,8 @@ def score(run: Run, log: Log) -> Score:
 
     Draft: medians of the last 10 evaluations for simple multiplication and 100 for a static
     function, NaN left out. Final: the evaluation with the smallest validation error, the first
-    of equal ones. A run that diverged is scored on what it logged. ``solved_at`` is the real
+    of equal ones. A run that diverged is scored on what it logged, where the authors' code, but
+    for the NALU, goes on and logs NaN. ``solved_at`` is the real
     step; the draft prints the evaluation's number from 1 on instead, times 1000 or, in Table
     1, by mistake times 100.
     """
@@ -295,9 +296,18 @@ def summary(table: pd.DataFrame, by: Sequence[str] = ("operation", "model")) -> 
     and ``_high`` for the ends of its 95 % interval, ``success_rate``, ``solved_at`` and
     ``sparsity_error``, the last two means over solved runs and NaN where there are none;
     ``solved_at_median``; ``seconds``, the mean of a run.
+
+    Raises:
+        ValueError: a group has a seed twice, so ``by`` does not tell its experiments apart.
     """
     rows = []
     for values, group in table.groupby(list(by), sort=False, dropna=False):
+        if group.seed.duplicated().any():
+            names = ", ".join(f"{name} {value}" for name, value in zip(by, values, strict=True))
+            raise ValueError(
+                f"several runs of a seed have {names}: name in 'by' what else they differ in, or "
+                "summarise them one after the other"
+            )
         solved = group[group.solved]
         estimates = {
             "success_rate": wilson(len(solved), len(group)),

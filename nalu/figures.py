@@ -63,19 +63,22 @@ def show_chart(chart: alt.TopLevelMixin) -> None:
     )
 
 
-def surface_plot(ax: Axes3D, w1: Tensor, w2: Tensor, loss: Tensor, ceiling: float = 500) -> None:
-    """A loss surface as in Figures 1 and 2, seen from the paper's side and flat at ``ceiling``.
+CEILING = 500  # of the loss surfaces
+
+
+def surface_plot(ax: Axes3D, w1: Tensor, w2: Tensor, loss: Tensor) -> None:
+    """A loss surface as in Figures 1 and 2, seen from the paper's side and flat at 500.
 
     The colours of all surfaces are those of losses from 0 to 150.
     """
-    cut = np.minimum(loss.numpy(), ceiling)
+    cut = np.minimum(loss.numpy(), CEILING)
     ax.plot_surface(
         w1.numpy(), w2.numpy(), cut, cmap="viridis", vmin=0, vmax=150,
         rcount=len(w1), ccount=len(w1), linewidth=0.1, edgecolor=INK, rasterized=True,
     )  # fmt: skip
     ax.view_init(elev=51, azim=-45)  # Maple's theta = -45, phi = 39
     ax.set_box_aspect((1, 1, 0.75), zoom=1.1)
-    ax.set(xlabel="$w_1$", ylabel="$w_2$", zlim=(0, ceiling))
+    ax.set(xlabel="$w_1$", ylabel="$w_2$", zlim=(0, CEILING))
     ax.locator_params(nbins=4)
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.set_pane_color("none")

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
 NAC_VARIANCE_BOUND = 0.5  # eq. 8 grows with r towards 1/2 and never gets there
+ROUNDING = 1e-12  # of a variance at the end of what there is
 NMU_VARIANCE_BOUND = 0.25  # of W in [0, 1] with mean 1/2; only a coin flip on {0, 1} has it
 
 
@@ -159,12 +160,12 @@ def nmu_init_variance(h_in: int, var_z: float, h_out: int | None = None) -> floa
             nmu_wanted_backward(h_in, h_out, var_z), nmu_backward_bounds(h_in, h_out)
         )  # fmt: skip
         domain = f"{low:.4g} <= Var[z] <= {high:.4g}" if low <= high else "no Var[z]"
-    if not 0 <= wanted <= NMU_VARIANCE_BOUND:
+    if not -ROUNDING <= wanted <= NMU_VARIANCE_BOUND + ROUNDING:
         raise ValueError(
             f"Var[z] = {var_z} needs Var[W] = {wanted:.4g}, but a weight in [0, 1] with mean 1/2 "
             f"has between 0 and {NMU_VARIANCE_BOUND}: there is one for {domain}"
         )
-    return float(wanted)
+    return float(np.clip(wanted, 0, NMU_VARIANCE_BOUND))
 
 
 def nmu_forward_bounds(h_in: int) -> tuple[float, float, float]:

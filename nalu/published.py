@@ -21,9 +21,10 @@ EVALUATE_EVERY = 1_000
 def table(name: str, paper: str = "draft") -> pd.DataFrame:
     """A table, "Table 1" or "Table 2": a row an operation and model.
 
-    Columns are those of ``nalu.evaluation.summary``, NaN where the table has nothing. "solved
-    at" is in real steps: the draft's numbers, which are one evaluation too large and in Table 1
-    ten times too small, stand in ``solved_at_printed``.
+    Columns are called as those of ``nalu.evaluation.summary``, as far as the table has them, and
+    NaN in a row where it has nothing. "solved at" is in real steps: the draft's numbers, which
+    are one evaluation too large and in Table 1 ten times too small, stand in
+    ``solved_at_printed``.
 
     Args:
         paper: "draft", "final", or "final, corrected" (``data/reference/README.md``).
@@ -60,8 +61,15 @@ def figure(name: str, paper: str = "draft") -> pd.DataFrame:
 
 
 def history(name: str) -> pd.DataFrame:
-    """Success rates of a table in every version of the paper, one row each, by date."""
+    """Success rates of a table in every version of the paper, one row each, by date.
+
+    Raises:
+        ValueError: there is no such table.
+    """
     rows = pd.read_csv(REFERENCE / "history.csv")
+    known = rows.table.unique()
+    if name not in known:
+        raise ValueError(f"there is no history of {name!r}, only of {', '.join(known)}")
     return rows[rows.table == name].drop(columns="table").reset_index(drop=True)
 
 

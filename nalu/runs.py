@@ -165,7 +165,8 @@ def learning_curves(
     """How runs went: one row per run and evaluation kept, with the MSEs and sparsity error.
 
     Those of sequential MNIST also have what is read from each digit. A long run's curve is
-    thinned (``nalu.store.kept_rows``).
+    thinned (``nalu.store.kept_rows``). ``key`` tells runs apart; arguments and errors are those
+    of ``sweep``.
     """
     runs = list(specs)
     found = _found(runs, engine, store_of(store), client, progress, with_curve=True)
@@ -173,7 +174,7 @@ def learning_curves(
     for run in runs:
         table = pd.DataFrame(found[run].curve, columns=run.columns())
         whole = [name for name in ("step", "epoch") if name in table]
-        labels = pd.DataFrame([run.labels()] * len(table))
+        labels = pd.DataFrame([{**run.labels(), "key": found[run].key}] * len(table))
         tables.append(pd.concat([labels, table.astype(dict.fromkeys(whole, "int64"))], axis=1))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["step"])
 
@@ -184,7 +185,7 @@ def trained_models(
     """The models of runs with the parameters they end with.
 
     Those of sequential MNIST are read, or computed and kept, as by ``sweep``; the others, which
-    take seconds, are computed now and not kept.
+    take seconds, are computed now and not kept. Arguments and errors are those of ``sweep``.
     """
     specs, store = list(specs), store_of(store)
     kept = [run for run in specs if run.keeps_parameters]
@@ -374,7 +375,12 @@ def verify(store: Store, sample: int, seed: int = 0, seconds: float | None = Non
     The result of a run is "identical", or has the "same score" by ``alike``, as another type of
     machine may round differently, or is "different". ``seconds``, if given, leaves out runs that
     took longer; left out as well are those of an engine that this machine does not have.
+
+    Raises:
+        ValueError: ``sample`` is not 1 or more.
     """
+    if sample < 1:
+        raise ValueError(f"sample is {sample}: it must be 1 or more")
     drawn = np.random.default_rng(seed).permutation(np.array(sorted(store.keys()), dtype=object))
     compared = []
     for kept in filter(None, map(store.get, drawn)):

@@ -17,7 +17,7 @@ from .training.run import least
 from .training.sequence_run import EXACT, SequenceLog, SequenceRun
 
 LEARNED = 10.0  # times the least validation error that a reference run may have
-RUN = ["protocol", "operation", "model", "z_strength", "epochs", "seed"]  # tell runs apart
+RUN = ["protocol", "operation", "model", "z_strength", "epochs", "seed", "key"]
 
 
 def sequence_score(run: SequenceRun, log: SequenceLog) -> dict:

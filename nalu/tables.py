@@ -206,10 +206,10 @@ def sequence_table(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     Args:
         scores: of ``sequence_evaluation.sequence_scores`` for these runs.
     """
-    solved = scores.groupby(["model", "seed"]).solved.agg(["sum", "size"])
+    solved = scores.groupby("key").solved.agg(["sum", "size"])
     rows = []
     for run in table.itertuples():
-        lengths = solved.loc[(run.model, run.seed)]
+        lengths = solved.loc[run.key]
         rows.append(
             {
                 "model": model_label(run.model),

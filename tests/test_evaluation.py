@@ -198,6 +198,7 @@ def test_summary_counts_all_runs_and_averages_over_the_solved():
         {
             "operation": "mul",
             "model": ["NMU"] * 4 + ["NALU"] * 2,
+            "seed": [0, 1, 2, 3, 0, 1],
             "iterations": 1000,
             "seconds": [1.0, 2.0, 3.0, 4.0, 5.0, 5.0],
             "solved": [True, True, True, False, False, False],
@@ -237,12 +238,20 @@ def test_a_mean_of_sparsity_errors_is_within_its_interval():
 
 
 def test_groups_by_a_label_that_some_runs_lack_are_kept():
-    table = pd.DataFrame({"model": "NMU", "overlap_ratio": [NAN, NAN, 0.5], "solved": True,
-        "solved_at": 1000.0, "sparsity_error": 0.1})  # fmt: skip
+    table = pd.DataFrame({"model": "NMU", "overlap_ratio": [NAN, NAN, 0.5], "seed": [0, 1, 0],
+        "solved": True, "solved_at": 1000.0, "sparsity_error": 0.1})  # fmt: skip
     assert list(summary(table, ["overlap_ratio", "model"]).runs) == [2, 1]
 
 
 RATE, MEANS = {"success rate": False}, ("solved at", "sparsity error")
+
+
+def test_runs_of_several_experiments_are_not_pooled():
+    table = pd.DataFrame({"model": "NMU", "operation": "mul", "input_size": [4, 4, 8],
+        "seed": [0, 1, 1], "solved": True, "solved_at": 1.0, "sparsity_error": 0.1})  # fmt: skip
+    with pytest.raises(ValueError, match="several runs of a seed have operation mul, model NMU"):
+        summary(table)
+    assert list(summary(table, ["input_size", "model"]).runs) == [2, 1]
 
 
 def test_what_differs_beyond_chance():

@@ -148,6 +148,12 @@ def test_forward_bounds_say_where_a_weight_exists(h_in, var_z):
             m.nmu_init_variance(h_in, var_z)
 
 
+@pytest.mark.parametrize("h_in", range(1, 12))
+def test_the_ends_of_the_bounds_are_within_them(h_in):
+    for bound in filter(np.isfinite, m.nmu_forward_bounds(h_in)):
+        assert 0 <= m.nmu_init_variance(h_in, bound) <= 0.25
+
+
 @given(sizes, sizes, variances)
 def test_backward_bounds_say_where_a_weight_exists(h_in, h_out, var_z):
     low, high = m.nmu_backward_bounds(h_in, h_out)

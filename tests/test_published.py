@@ -64,6 +64,11 @@ def test_figures_of_sequences_have_the_lengths_of_the_task(operation):
     assert {"NAU" if operation == "sum" else "NMU"} <= set(without.model)
 
 
+def test_an_unknown_history_is_an_error():
+    with pytest.raises(ValueError, match="no history of 'Table 3', only of Table 1"):
+        published.history("Table 3")
+
+
 @pytest.mark.parametrize("name", ["Table 1", "Table 2"])
 def test_history_begins_with_the_draft_and_ends_with_the_final_paper(name):
     history = published.history(name)

@@ -32,7 +32,8 @@ def curve(test=TEST, validation=VALIDATION, **labels) -> pd.DataFrame:
         "sparsity_error": SPARSITY,
         "step": range(0, 40, 10),
     }
-    return table.assign(**measures, **{**RUN.labels(), **labels})
+    seed = labels.get("seed", 0)
+    return table.assign(**measures, **{**RUN.labels(), "key": f"a-{seed}", **labels})
 
 
 def test_thresholds_against_numbers_of_the_t_table():
@@ -71,9 +72,10 @@ def test_a_record_has_the_errors_where_the_validation_error_is_least():
 
 
 def test_scores():
-    curves = pd.concat([curve(), curve(seed=1, validation=[math.nan, 1.0, 1.0, 3.0])])
+    """A run of another learning rate has the same labels and another key."""
+    curves = pd.concat([curve(), curve(key="b-0", validation=[math.nan, 1.0, 1.0, 3.0])])
     scores = sequence_scores(curves.reset_index(drop=True), pd.Series({1: 1.0, 3: 1.0}))
-    assert list(scores.seed) == [0, 0, 1, 1]
+    assert list(scores.key) == ["a-0"] * 2 + ["b-0"] * 2
     assert list(scores.length) == [1, 3, 1, 3]
     assert list(scores.solved) == [True, False, True, False]
     assert list(scores.solved_at[::2]) == [10.0, 10.0]

@@ -122,9 +122,9 @@ def test_where_runs_come_from_is_said_in_steps_or_epochs():
 
 
 def test_a_run_of_sequences_is_solved_at_so_many_lengths():
-    run = {"model": "NACMul", "seed": 3, "best_epoch": 5, "validation_error": 0.5}
+    run = {"model": "NACMul", "seed": 3, "best_epoch": 5, "validation_error": 0.5, "key": "a-3"}
     table = pd.DataFrame([{**run, "sparsity_error": 2e-3, "seconds": 90.0}])
-    scores = pd.DataFrame({"model": "NACMul", "seed": 3, "solved": [True, False, True]})
+    scores = pd.DataFrame({"key": ["a-3"] * 3 + ["b-3"], "solved": [True, False, True, True]})
     (line,) = tables.sequence_table(table, scores).to_numpy().tolist()
     assert line == ["NAC•", 3, 5, 0.5, "2.0 ×10⁻³", "2 of 3", 1.5]
 

@@ -200,17 +200,18 @@ def score(first, second, task, step, mse):
 
 
 @compiled
-def sparsity_error(layer):
-    """max over the unit's matrices of min(|W|, |1 - |W||)."""
+def sparsity_error(layers):
+    """max over the units' matrices of min(|W|, |1 - |W||), NaN if one of these is."""
     worst = 0.0
-    for k in range(2):
-        additive, both = k == 0, layer.kind in (NALU, NALU_SEPARATE)
-        if both or additive != (layer.kind in (NAC_MUL, NMU)):
-            for w in layer.e[k]:
-                a = abs(np.float64(w))
-                distance = min(a, abs(1 - a))
-                if not distance <= worst:  # also where it is NaN
-                    worst = distance
+    for layer in layers:
+        for k in range(2):
+            additive, both = k == 0, layer.kind in (NALU, NALU_SEPARATE)
+            if both or additive != (layer.kind in (NAC_MUL, NMU)):
+                for w in layer.e[k]:
+                    a = abs(np.float64(w))
+                    distance = min(a, abs(1 - a))
+                    if not (distance <= worst or np.isnan(worst)):
+                        worst = distance
     return worst
 
 
@@ -274,7 +275,7 @@ def compiled_from(sources: int):
             if step % rules.evaluate_every == 0:
                 row = log[step // rules.evaluate_every]
                 score(first, second, task, step, row)
-                row[2] = max(sparsity_error(first), sparsity_error(second))
+                row[2] = sparsity_error((first, second))
             loss = loss_and_gradients(first, second, task, rules, step)
             if not np.isfinite(loss):
                 return step

@@ -15,7 +15,8 @@ class Unit(nn.Module):
     """A layer with arithmetic meaning: (..., in_features) -> (..., out_features).
 
     A unit is drop-in for ``torch.nn.Linear``. The matrix its equation speaks of is
-    ``unit.weight``, of shape (out_features, in_features), whatever the trained parameters are.
+    ``unit.weight``, of shape (out_features, in_features), whatever the trained parameters are;
+    a NALU with separate matrices has two of them, one after the other.
 
     Raises:
         ValueError: a size is not a whole number of at least 1, or the last dimension of an

@@ -31,6 +31,20 @@ def engine_gradients(name, unit, x, dz):
     return z, dx.T, layer.g
 
 
+@pytest.mark.parametrize("place", [(0, 0), (0, -1), (1, 0), (1, -1)])
+def test_a_sparsity_error_that_is_nan_is_not_lost_among_numbers(place):
+    both = []
+    for _ in range(2):
+        p = np.full(15, 0.3)
+        both.append(layers.layer_of("Linear", p, np.zeros_like(p), 3, 5))
+    which, weight = place
+    for layer in both:
+        layers.construct(layer)
+    assert cpu.sparsity_error(tuple(both)) == pytest.approx(0.3)
+    both[which].e[0].reshape(-1)[weight] = np.nan
+    assert np.isnan(cpu.sparsity_error(tuple(both)))
+
+
 @pytest.mark.parametrize("name", layers.KINDS)
 def test_hand_written_gradients_of_every_unit(name):
     """With inputs that are zero and negative, and for NMU factors that are zero."""
