@@ -125,6 +125,9 @@ def test_the_final_table_2_comes_out_but_for_late_runs(glued):
         assert here[1] == pytest.approx(paper[1], rel=0.1)
         assert here[0] < 1.2 * here[1]
         assert paper[0] > 5 * paper[1]
+        for stream in ("philox", "authors"):
+            assert number[f"{stream}-{operation}-unsolved"] == 0
+            assert number[f"{stream}-{operation}-last"] < paper[0] / 5
 
 
 def test_the_fall_beyond_a_hundred_inputs_is_the_medians(glued):

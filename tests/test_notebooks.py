@@ -33,7 +33,8 @@ SMALLEST = {
         "seeds": 2, "many": 2, "authors_seeds": 2, "iterations": 1000, "endings": 1, "live": 1,
     },
     "06-static-function": {
-        "operations": ["div"], "seeds": 2, "final_seeds": 2, "iterations": 1000, "live": 1000,
+        "operations": ["div"], "seeds": 2, "final_seeds": 2, "nau_seeds": 2,
+        "iterations": 1000, "live": 1000,
     },
     "07-boundary": {
         "models": ["NACMul"], "input_sizes": [300, 8], "overlap_ratios": [0.3],
