@@ -95,9 +95,8 @@ def score(run: Run, log: Log) -> Score:
     Draft: medians of the last 10 evaluations for simple multiplication and 100 for a static
     function, NaN left out. Final: the evaluation with the smallest validation error, the first
     of equal ones. A run that diverged is scored on what it logged, where the authors' code, but
-    for the NALU, goes on and logs NaN. ``solved_at`` is the real
-    step; the draft prints the evaluation's number from 1 on instead, times 1000 or, in Table
-    1, by mistake times 100.
+    for the NALU, goes on and logs NaN. ``solved_at`` is the real step; the draft prints the
+    evaluation's number from 1 on instead, times 1000 or, in Table 1, by mistake times 100.
     """
     if run.protocol_name == "draft":
         limit, select, last = DRAFT_THRESHOLD, median_of_last, last_evaluations(run)

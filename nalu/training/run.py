@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 import threading
-from abc import abstractmethod
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -58,8 +57,9 @@ class Filed:
     """What kinds of run share: a specification, and a name in a store.
 
     A subclass is a dataclass with ``task``, ``protocol``, ``seed`` and the labels ``experiment``
-    and ``model``; it has ``words()`` to find a file by, and for sweeps ``steps``, ``labels()``
-    and ``columns()``.
+    and ``model``; it has ``words()`` to find a file by, for sweeps ``steps``, ``labels()`` and
+    ``columns()``, and ``unset(changes)``: what stands for the paper's in the fields that those
+    which change decide.
     """
 
     mathematics: ClassVar[int]  # raised when the same specification comes to give another result
@@ -69,10 +69,6 @@ class Filed:
     @property
     def protocol_name(self) -> str:
         return type(self.protocol).__name__.lower()
-
-    @abstractmethod
-    def unset(self, changes: Collection[str]) -> dict:
-        """What stands for the paper's in those fields that others, which change, decide."""
 
     def but(self, **changes) -> Self:
         """The same run with other fields; what was the paper's for it is the paper's again."""
@@ -151,8 +147,8 @@ class Run(Filed):
                 f"task is {self.task!r}: it must be a StaticFunction or a SimpleMultiplication"
             )
         for name in ("iterations", "seed", "hidden_size", "batch_size", "evaluate_every"):
-            least = 0 if name in ("iterations", "seed") else 1
-            whole = as_whole(getattr(self, name), name, least, 2**32 - 1)
+            low = 0 if name in ("iterations", "seed") else 1
+            whole = as_whole(getattr(self, name), name, low, 2**32 - 1)
             object.__setattr__(self, name, whole)
         rate = as_strength(self.learning_rate, "learning_rate", zero=False)
         object.__setattr__(self, "learning_rate", rate)
