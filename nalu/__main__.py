@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import inspect
 import math
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from . import bench
-from .experiments import BOUNDARIES, EXPERIMENTS, MODELS, SEQUENTIAL, sequential_mnist
-from .runs import ENGINES, record, store_of, sweep, verify
+from .experiments import BOUNDARIES, EXPERIMENTS, MODELS, sequential_mnist
+from .runs import ENGINES, record, sweep, verify
+from .store import RECORDED, Store
 from .tasks.arithmetic import OPERATIONS
 from .training.run import STREAMS
 
@@ -66,7 +68,9 @@ def parser() -> argparse.ArgumentParser:
     add("--parameter", choices=BOUNDARIES["final"], help="what a boundary varies")
     add("--values", type=numbers, help="of that parameter; else the paper's")
     add("--iterations", type=int, help="else the paper's")
-    add("--operation", choices=SEQUENTIAL["final"], help="of sequential_mnist; else product")
+    add("--operation", help="of sequential_mnist, else product, or a boundary, else mul")
+    add("--interpolation", type=numbers, help="range of training, as 1,2; else the paper's")
+    add("--extrapolation", type=numbers, help="range where a run has to be right, as 1,6")
     add("--epochs", type=int, help="of sequential_mnist; else the paper's")
     add("--z-strength", type=float, help="of R_z in sequential_mnist; else the paper's")
     add("--stream", choices=STREAMS, help="whose random numbers; else philox")
@@ -91,9 +95,9 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("verify", help="compute recorded runs again and compare")
     command.add_argument("--sample", type=count, default=10, help="how many runs, drawn at random")
-    command.add_argument("--seed", type=int, default=0, help="of the draw")
+    command.add_argument("--seed", type=int, help="of the draw; else another one each time")
     command.add_argument("--seconds", type=positive, help="leave out runs that took longer")
-    command.add_argument("--store", type=Path, help="folder of records; else all there are")
+    command.add_argument("--store", type=Path, help="folder of records; else data/runs")
     return top
 
 
@@ -106,7 +110,7 @@ def specifications(arguments: argparse.Namespace):
     experiment = EXPERIMENTS[arguments.name]
     names = (
         "protocol", "seeds", "models", "operations", "parameter", "values", "iterations", "stream",
-        "operation", "epochs", "z_strength",
+        "operation", "epochs", "z_strength", "interpolation", "extrapolation",
     )  # fmt: skip
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     known = set(inspect.signature(experiment).parameters)
@@ -126,8 +130,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         bench.main(arguments.seconds, arguments.output, arguments.of)
         return 0
     if arguments.command == "verify":
-        store = store_of(arguments.store)
-        table = verify(store, arguments.sample, arguments.seed, arguments.seconds)
+        store = Store(arguments.store or RECORDED)
+        seed = secrets.randbelow(2**32) if arguments.seed is None else arguments.seed
+        print(f"records drawn with --seed {seed}")
+        table = verify(store, arguments.sample, seed, arguments.seconds)
         if not len(table):
             where = "there are none"
             if any(store.keys()):

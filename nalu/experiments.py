@@ -7,7 +7,7 @@ paper has.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 from .tasks.arithmetic import OPERATIONS, SimpleMultiplication, StaticFunction
 from .tasks.mnist import SequentialMNIST
@@ -34,6 +34,7 @@ MULTIPLYING = ("NACMul", "NALU", "NMU")
 ADDING = ("NAC", "Linear", "NALU", "NAU")
 BASIC = tuple(MODELS)[:8]
 
+INTERPOLATION = (1.0, 2.0)
 EXTRAPOLATION = {"draft": (1.0, 6.0), "final": (2.0, 6.0)}
 
 # What each figure varies, and over which values.
@@ -76,10 +77,34 @@ def model_named(name: str | tuple[str, str]) -> tuple[str, tuple[str, str]]:
     return known.get(layers, "-".join(layers)), layers
 
 
-def _checked(protocol: str) -> str:
+class Named(Container):
+    """Some models, of which each is in by any of its names; for ``parameters.check_parameters``."""
+
+    def __init__(self, models: Iterable[str]):
+        self.models = tuple(models)
+
+    def __contains__(self, name: str) -> bool:
+        try:
+            return model_named(name)[0] in self.models
+        except ValueError:
+            return False
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.models)
+
+
+def _ranges(protocol: str, interpolation, extrapolation) -> dict:
+    """The ranges of a task, as its fields: those of the paper where they are None.
+
+    Raises:
+        ValueError: there is no such protocol.
+    """
     if protocol not in EXTRAPOLATION:
         raise ValueError(f"no protocol is named {protocol!r}: use 'draft' or 'final'")
-    return protocol
+    return {
+        "interpolation": INTERPOLATION if interpolation is None else interpolation,
+        "extrapolation": EXTRAPOLATION[protocol] if extrapolation is None else extrapolation,
+    }
 
 
 def _runs(models, tasks, seeds, **fields) -> list[Run]:
@@ -97,16 +122,19 @@ def simple_multiplication(
     seeds: Iterable[int] | None = None,
     models: Sequence[str] | None = None,
     iterations: int | None = None,
+    interpolation: Sequence | None = None,
+    extrapolation: Sequence | None = None,
     **fields,
 ) -> list[Run]:
     """(x₁ + x₂ + x₃ + x₄) · (x₁ + x₂), Table 1: 100 seeds of three models, 200 000 iterations.
 
-    Other fields of ``Run`` may be given by name.
+    Samples lie in the range ``interpolation`` in training and in ``extrapolation`` where a run
+    has to be right. Other fields of ``Run`` may be given by name.
 
     Raises:
-        ValueError: there is no such protocol or model.
+        ValueError: there is no such protocol, model or range.
     """
-    task = SimpleMultiplication(extrapolation=EXTRAPOLATION[_checked(protocol)])
+    task = SimpleMultiplication(**_ranges(protocol, interpolation, extrapolation))
     return _runs(
         MULTIPLYING if models is None else models,
         [task],
@@ -124,20 +152,25 @@ def static_function(
     operations: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
     iterations: int | None = None,
+    interpolation: Sequence | None = None,
+    extrapolation: Sequence | None = None,
     **fields,
 ) -> list[Run]:
     """An operation on two windows of 100 inputs, Table 2: 10 seeds, in the final paper 100.
 
     a · b, a - b and a + b unless told otherwise, with the models that the table has for each;
-    other operations have all basic models. Other fields of ``Run`` may be given by name.
+    other operations have all basic models. Samples lie in the range ``interpolation`` in training
+    and in ``extrapolation`` where a run has to be right. Other fields of ``Run`` may be given by
+    name.
 
     Raises:
-        ValueError: there is no such protocol, operation or model.
+        ValueError: there is no such protocol, operation, model or range.
     """
+    ranges = _ranges(protocol, interpolation, extrapolation)
     seeds = range(10 if protocol == "draft" else 100) if seeds is None else list(seeds)
     runs = []
     for operation in ("mul", "sub", "add") if operations is None else operations:
-        task = StaticFunction(operation, extrapolation=EXTRAPOLATION[_checked(protocol)])
+        task = StaticFunction(operation, **ranges)
         paper = {"mul": MULTIPLYING, "add": ADDING, "sub": ADDING}.get(operation, BASIC)
         runs += _runs(
             paper if models is None else models,
@@ -158,6 +191,9 @@ def boundary(
     values: Sequence | None = None,
     models: Sequence[str] | None = None,
     iterations: int | None = None,
+    operation: str = "mul",
+    interpolation: Sequence | None = None,
+    extrapolation: Sequence | None = None,
     **fields,
 ) -> list[Run]:
     """a · b with one parameter varied, section 3.1.3: 10 seeds, in the final paper 50.
@@ -165,21 +201,26 @@ def boundary(
     The draft varies "input_size" (Figure 4), "overlap_ratio" (5) and "subset_ratio" (6). The
     days after it brought "hidden_size" and "ranges", whose values are pairs of an interpolation
     and an extrapolation range. Iterations are 5 million, in the final paper 10 million from 125
-    inputs on and 15 million from 225 on. Other fields of ``Run`` may be given by name.
+    inputs on and 15 million from 225 on. ``operation``, and the ranges where they are not varied,
+    may be others than the paper's, and other fields of ``Run`` be given by name.
 
     Models are the draft's; the final paper's NAC•,σ and NAC•,NMU, which only the reference engine
     trains, are for those who name them.
 
     Raises:
-        ValueError: there is no such parameter, protocol or model, or it cannot have a value.
+        ValueError: there is no such parameter, protocol, model, operation or range, or it cannot
+            have a value.
     """
-    grids = BOUNDARIES[_checked(protocol)]
+    ranges = _ranges(protocol, interpolation, extrapolation)
+    grids = BOUNDARIES[protocol]
     if parameter not in grids:
         raise ValueError(f"parameter is {parameter!r}: it must be one of {', '.join(grids)}")
+    if parameter == "ranges" and not (interpolation is None and extrapolation is None):
+        raise ValueError("the ranges are what is varied here: give them as values")
     seeds = range(10 if protocol == "draft" else 50) if seeds is None else list(seeds)
     runs = []
     for value in grids[parameter] if values is None else values:
-        varied = {"extrapolation": EXTRAPOLATION[protocol]}
+        varied = dict(ranges)
         if parameter == "ranges":
             if not isinstance(value, Sequence) or len(value) != 2:
                 raise ValueError(
@@ -189,7 +230,7 @@ def boundary(
             varied["interpolation"], varied["extrapolation"] = value
         elif parameter != "hidden_size":
             varied[parameter] = value
-        task = StaticFunction("mul", **varied)
+        task = StaticFunction(operation, **varied)
         longer = protocol == "final" and task.input_size > 100
         paper = (10_000_000 if task.input_size <= 200 else 15_000_000) if longer else 5_000_000
         runs += _runs(

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -41,18 +41,18 @@ def engine_for(run: Run, engine: str = "auto") -> str:
     """The engine of that name, or with "auto" the fastest that serves the run.
 
     Raises:
-        ValueError: no engine has that name, or it does not serve the run.
+        ValueError: no engine has that name, or it does not serve the run, and why.
     """
     if engine != "auto" and engine not in ENGINES:
         raise ValueError(
             f"no engine is named {engine!r}: use 'auto' or one of {', '.join(ENGINES)}"
         )
-    for name in ENGINES if engine == "auto" else [engine]:
-        if ENGINES[name].serves(run):
-            return name
-    others = [name for name in ENGINES if ENGINES[name].serves(run)]
+    serving = [name for name in ENGINES if not ENGINES[name].refusal(run)]
+    if engine == "auto" or engine in serving:
+        return serving[0] if engine == "auto" else engine
     raise ValueError(
-        f"engine {engine!r} does not serve {run}: use 'auto' or one of {', '.join(others)}"
+        f"engine {engine!r} {ENGINES[engine].refusal(run)}: use 'auto' or one of "
+        f"{', '.join(serving)} for {'-'.join(run.words())}"
     )
 
 
@@ -372,24 +372,25 @@ def record(
 def verify(store: Store, sample: int, seed: int = 0, seconds: float | None = None) -> pd.DataFrame:
     """Compute a random sample of the records in a store again and compare.
 
-    The result of a run is "identical", or has the "same score" by ``alike``, as another type of
-    machine may round differently, or is "different". ``seconds``, if given, leaves out runs that
-    took longer; left out as well are those of an engine that this machine does not have.
+    Each is drawn from those of a kind that is drawn first: else most would be of simple
+    multiplication, which has the most seeds. The result of a run is "identical", or has the "same
+    score" by ``alike``, as another type of machine may round differently, or is "different".
+    ``seconds``, if given, leaves out runs that took longer; left out as well are those of an
+    engine that this machine does not have.
 
     Raises:
         ValueError: ``sample`` is not 1 or more.
     """
     if sample < 1:
         raise ValueError(f"sample is {sample}: it must be 1 or more")
-    drawn = np.random.default_rng(seed).permutation(np.array(sorted(store.keys()), dtype=object))
     compared = []
-    for kept in filter(None, map(store.get, drawn)):
+    for kept in filter(None, map(store.get, _drawn(store.keys(), seed))):
         if len(compared) == sample:
             break
         if seconds is not None and kept.seconds > seconds:
             continue
         run = run_of(kept)
-        if not ENGINES[kept.engine].serves(run):  # without a GPU
+        if ENGINES[kept.engine].refusal(run):  # without a GPU
             continue
         threads = torch.get_num_threads()
         again = compute([run], kept.engine)[0]
@@ -402,6 +403,19 @@ def verify(store: Store, sample: int, seed: int = 0, seconds: float | None = Non
         rest = {"seconds": again.seconds, "result": result, "key": kept.key}
         compared.append({**labels, **scores, **rest})
     return pd.DataFrame(compared)
+
+
+def _drawn(keys: Iterable[str], seed: int) -> Iterator[str]:
+    """Keys of records in a random order, each next one of a random kind."""
+    kinds: dict[str, list[str]] = {}
+    for key in sorted(keys):
+        kinds.setdefault(key.rpartition("-")[0], []).append(key)
+    draw = np.random.default_rng(seed)
+    while kinds:
+        kind = list(kinds)[draw.integers(len(kinds))]
+        yield kinds[kind].pop(draw.integers(len(kinds[kind])))
+        if not kinds[kind]:
+            del kinds[kind]
 
 
 def measure_of(score: dict) -> str:

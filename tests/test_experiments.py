@@ -7,6 +7,7 @@ import pytest
 from nalu.experiments import (
     BASIC,
     EXACT,
+    Named,
     boundary,
     model_named,
     sequential_mnist,
@@ -88,6 +89,11 @@ def test_arguments_replace_the_papers():
     assert [(r.seed, r.model, r.layers, r.iterations, r.hidden_size) for r in runs] == [
         (seed, "NACMul", ("NAC", "NACMul"), 9, 5) for seed in range(2)
     ]
+    ranges = {"interpolation": (0, 1), "extrapolation": (1, 5)}
+    for experiment in (simple_multiplication, static_function, boundary):
+        task = experiment(seeds=[0], models=["NMU"], **ranges)[0].task
+        assert (task.interpolation, task.extrapolation) == (((0, 1),), ((1, 5),))
+    assert boundary(operation="add")[0].task.operation == "add"
     assert [r.task.input_size for r in boundary(values=[30], seeds=[0], models=["NMU"])] == [30]
 
 
@@ -101,6 +107,15 @@ def test_models_by_every_name():
         model_named("NAK")
 
 
+def test_a_named_model_is_in_by_every_name():
+    some = Named(["NACMul", "NMU"])
+    assert "NAC•" in some
+    assert "ReRegualizedLinearMNAC" in some
+    assert "NAC₊" not in some
+    assert "NAK" not in some
+    assert list(some) == ["NACMul", "NMU"]
+
+
 @pytest.mark.parametrize("experiment", [simple_multiplication, static_function, boundary])
 def test_unknown_protocol_parameter_and_field(experiment):
     with pytest.raises(ValueError, match="no protocol is named 'neurips'"):
@@ -112,6 +127,8 @@ def test_unknown_protocol_parameter_and_field(experiment):
 def test_unknown_boundary():
     with pytest.raises(ValueError, match="parameter is 'depth': it must be one of input_size"):
         boundary("depth")
+    with pytest.raises(ValueError, match="give them as values"):
+        boundary("ranges", interpolation=(1, 2))
 
 
 def test_sequential_mnist_is_the_papers():

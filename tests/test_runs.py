@@ -94,12 +94,20 @@ def test_reference_trains_seeds_side_by_side_and_agrees(tmp_path, computed, monk
     np.testing.assert_allclose(slow.sparsity_error, fast.sparsity_error, rtol=1e-3)
 
 
+def test_records_are_drawn_from_every_kind_alike():
+    keys = [f"many-{seed}" for seed in range(999)] + ["few-0"]
+    assert sorted(runs._drawn(keys, 0)) == sorted(keys)
+    first = [next(runs._drawn(keys, seed)) for seed in range(100)]
+    assert 30 < first.count("few-0") < 70
+    assert len(set(first)) > 20
+
+
 def test_auto_takes_the_fastest_engine_that_serves():
     assert runs.engine_for(SHORT[0]) == "cpu"
     assert runs.engine_for(SHORT[0].but(stream="authors")) == "reference"
     with pytest.raises(ValueError, match="no engine is named 'gpu'"):
         nalu.sweep(SHORT, engine="gpu")
-    with pytest.raises(ValueError, match="does not serve"):
+    with pytest.raises(ValueError, match="'cpu' has no stream 'authors': use 'auto' or one of ref"):
         runs.engine_for(SHORT[0].but(stream="authors"), "cpu")
 
 

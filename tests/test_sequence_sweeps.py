@@ -48,7 +48,8 @@ def test_one_row_a_run_with_errors_at_every_length(tmp_path, computed):
     table = nalu.sweep(RUNS, store=tmp_path, progress=False)
     assert list(table.columns) == [
         "experiment", "protocol", "model", "operation", "seed", "epochs", "train_length",
-        "z_strength", "last_step", "best_epoch", "validation_error", "sparsity_error",
+        "z_strength", "learning_rate", "batch_size", "last_step", "best_epoch", "validation_error",
+        "sparsity_error",
         "test_error_1", "test_error_2", "test_error_5",
         "diverged_at", "engine", "device", "seconds", "key",
     ]  # fmt: skip
@@ -86,11 +87,12 @@ def test_both_kinds_of_runs_go_in_one_sweep(tmp_path):
 def test_each_engine_knows_its_runs():
     arithmetic = simple_multiplication(seeds=[0])[0]
     assert runs.engine_for(RUN) == "sequences"
-    assert [name for name, engine in runs.ENGINES.items() if engine.serves(RUN)] == ["sequences"]
-    assert not sequences.serves(arithmetic)
-    with pytest.raises(ValueError, match=r"'cpu' does not serve .* one of sequences"):
+    refusals = {name: engine.refusal(RUN) for name, engine in runs.ENGINES.items()}
+    assert [name for name, reason in refusals.items() if not reason] == ["sequences"]
+    assert "sequential MNIST only" in sequences.refusal(arithmetic)
+    with pytest.raises(ValueError, match=r"'cpu' trains .* 3.1 only.* one of sequences for"):
         runs.engine_for(RUN, "cpu")
-    with pytest.raises(ValueError, match=r"'sequences' does not serve .* one of .*reference"):
+    with pytest.raises(ValueError, match=r"trains sequential MNIST .* one of .*reference"):
         runs.engine_for(arithmetic, "sequences")
 
 

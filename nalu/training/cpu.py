@@ -306,10 +306,14 @@ advance = compiled_from(digest(*SOURCES))
 # From a specification to arrays and back.
 
 
-def serves(run) -> bool:
-    """Whether this engine can train the run: it knows its layers, and not the authors' stream."""
-    known = isinstance(run, Run) and run.stream == "philox"
-    return known and all(name in KINDS for name in run.layers)
+def refusal(run) -> str:
+    """Why this engine cannot train the run, or ""."""
+    if not isinstance(run, Run):
+        return "trains the runs of section 3.1 only"
+    if run.stream != "philox":
+        return f"has no stream {run.stream!r}"
+    unknown = [name for name in run.layers if name not in KINDS]
+    return f"has no layer {unknown[0]}" if unknown else ""
 
 
 @lru_cache(maxsize=8)
@@ -365,11 +369,8 @@ def train(
 
 
 def _train(run: Run, tick: Callable[[int], None], dtype: str) -> Log:
-    if not serves(run):
-        raise ValueError(
-            f"engine 'cpu' has no stream {run.stream!r} or no layers {run.layers}: "
-            "use engine 'reference'"
-        )
+    if reason := refusal(run):
+        raise ValueError(f"engine 'cpu' {reason}: use engine 'reference'")
     model = run.build()
     p = torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
     split = sum(q.numel() for q in model[0].parameters())

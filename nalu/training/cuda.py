@@ -561,12 +561,12 @@ def available() -> bool:
     return INTERPRETED or (triton is not None and torch.cuda.is_available())
 
 
-def serves(run) -> bool:
-    """Whether this engine can train the run here."""
-    return isinstance(run, Run) and available() and not _refusal(run)
-
-
-def _refusal(run: Run) -> str:
+def refusal(run) -> str:
+    """Why this engine cannot train the run here, or ""."""
+    if not isinstance(run, Run):
+        return "trains the runs of section 3.1 only"
+    if not available():
+        return "finds no CUDA device"
     if run.stream != "philox":
         return f"has no stream {run.stream!r}"
     if unknown := set(run.layers) - set(KINDS):
@@ -585,14 +585,11 @@ def train(runs: Sequence[Run], tick: Callable[[int], None] = lambda steps: None)
     times a second when there are few runs; what it raises ends the training.
 
     Raises:
-        ValueError: a run that this engine does not serve.
-        RuntimeError: there is no CUDA device.
+        ValueError: a run that this engine does not serve, or there is no CUDA device.
     """
     for run in runs:
-        if reason := _refusal(run):
-            raise ValueError(f"engine 'cuda' {reason}: use engine 'reference'")
-    if not available():
-        raise RuntimeError("engine 'cuda' finds no CUDA device: use engine 'auto' or 'cpu'")
+        if reason := refusal(run):
+            raise ValueError(f"engine 'cuda' {reason}: use engine 'auto' or 'reference'")
     kinds: dict[Run, list[int]] = {}
     for i, run in enumerate(runs):
         kinds.setdefault(run.but(seed=0), []).append(i)

@@ -89,9 +89,9 @@ class Samples:
         return self.stored[purpose]
 
 
-def serves(run) -> bool:
-    """Whether this engine can train the run: it can train all of section 3.1."""
-    return isinstance(run, Run)
+def refusal(run) -> str:
+    """Why this engine cannot train the run, or "": it can train all of section 3.1."""
+    return "" if isinstance(run, Run) else "trains the runs of section 3.1 only"
 
 
 def train(

@@ -200,6 +200,9 @@ class Run(Filed):
             "hidden_size": self.hidden_size,
             "interpolation": ranges_text(task.interpolation),
             "extrapolation": ranges_text(task.extrapolation),
+            "learning_rate": self.learning_rate,
+            "batch_size": self.batch_size,
+            "stream": self.stream,
         }
 
     def columns(self) -> list[str]:

@@ -170,6 +170,8 @@ class SequenceRun(Filed):
             "epochs": self.epochs,
             "train_length": self.task.train_length,
             "z_strength": self.z_strength,
+            "learning_rate": self.learning_rate,
+            "batch_size": self.batch_size,
         }
 
     def test_columns(self) -> list[str]:

@@ -81,9 +81,9 @@ class FunctionOf(nn.Module):
         return self.function(self.model, *inputs)
 
 
-def serves(run) -> bool:
-    """Whether this engine can train the run: all of sequential MNIST."""
-    return isinstance(run, SequenceRun)
+def refusal(run) -> str:
+    """Why this engine cannot train the run, or "": it can train all of sequential MNIST."""
+    return "" if isinstance(run, SequenceRun) else "trains sequential MNIST only"
 
 
 def train(

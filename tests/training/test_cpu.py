@@ -138,9 +138,16 @@ def test_the_compiled_loop_is_cached_under_all_its_sources():
         assert Path(module.__file__).name in cpu.SOURCES
 
 
-@pytest.mark.parametrize("change", [{"stream": "authors"}, {"layers": ("NAC", "NACMulSigma")}])
-def test_the_engine_says_which_runs_it_does_not_serve(change):
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"stream": "authors"}, "has no stream 'authors'"),
+        ({"layers": ("NAC", "NACMulSigma")}, "has no layer NACMulSigma"),
+    ],
+)
+def test_the_engine_says_which_runs_it_does_not_serve(change, reason):
     run = NMU_RUN.but(**change)
-    assert not cpu.serves(run)
-    with pytest.raises(ValueError, match="use engine 'reference'"):
+    assert cpu.refusal(run) == reason
+    assert cpu.refusal(NMU_RUN) == ""
+    with pytest.raises(ValueError, match=f"{reason}: use engine 'reference'"):
         cpu.train([run])

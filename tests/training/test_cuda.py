@@ -288,18 +288,15 @@ def test_ticks_count_every_step_once(engine):
 
 def test_the_engine_says_which_runs_it_does_not_serve(engine):
     authors = RUN.but(stream="authors")
-    assert not engine.submit(cuda.serves, authors).result()
-    with pytest.raises(ValueError, match="use engine 'reference'"):
+    with pytest.raises(ValueError, match="has no stream 'authors': use engine 'auto'"):
         engine.submit(cuda.train, [authors]).result()
     unknown = RUN.but(layers=("NAC", "NACMulSigma"))
-    assert not engine.submit(cuda.serves, unknown).result()
-    with pytest.raises(ValueError, match="has no layer NACMulSigma: use engine 'reference'"):
+    with pytest.raises(ValueError, match="has no layer NACMulSigma: use engine"):
         engine.submit(cuda.train, [unknown]).result()
     large = RUN.but(hidden_size=10_000)
-    assert not engine.submit(cuda.serves, large).result()
     with pytest.raises(ValueError, match="10000 hidden units"):
         engine.submit(cuda.train, [large]).result()
-    assert engine.submit(cuda.serves, RUN).result()
+    assert engine.submit(cuda.refusal, RUN).result() == ""
 
 
 def swept(runs, store):
@@ -314,9 +311,9 @@ def test_a_sweep_takes_this_engine_where_it_serves(engine, tmp_path):
 
 
 def test_without_a_device_the_engine_serves_nothing(compiler):
-    assert not compiler.submit(cuda.serves, RUN).result()
+    assert compiler.submit(cuda.refusal, RUN).result() == "finds no CUDA device"
     assert compiler.submit(engine_for, RUN).result() == "cpu"
-    with pytest.raises(RuntimeError, match="no CUDA device"):
+    with pytest.raises(ValueError, match="no CUDA device: use engine 'auto'"):
         compiler.submit(cuda.train, [RUN]).result()
 
 

@@ -14,7 +14,14 @@ from nalu.tasks.mnist import Digits, SequentialMNIST, load, normalised
 from nalu.training import random
 from nalu.training.protocol import FINAL_SEQUENCE, Draft, Final
 from nalu.training.sequence_run import EXACT, LSTMS, Reader, SequenceRun
-from nalu.training.sequences import Training, _read, predictions, serves, train, windows_and_targets
+from nalu.training.sequences import (
+    Training,
+    _read,
+    predictions,
+    refusal,
+    train,
+    windows_and_targets,
+)
 
 PRODUCT = dataclasses.replace(SequentialMNIST.of("product"), test_lengths=(1, 2, 5))
 SUM = dataclasses.replace(SequentialMNIST.of("sum"), train_length=3, test_lengths=(1, 4))
@@ -399,8 +406,8 @@ def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(damage, few, tmp_
 
 
 def test_what_else_the_engine_refuses(few, tmp_path):
-    assert serves(RUN)
-    assert not serves(simple_multiplication()[0])
+    assert refusal(RUN) == ""
+    assert refusal(simple_multiplication()[0])
     with pytest.raises(ValueError, match="differ in more than their seeds"):
         train([RUN, RUN.but(epochs=3)], digits=few)
     path = tmp_path / "checkpoint"
