@@ -157,7 +157,8 @@ def success_by_rule(
 ) -> pd.DataFrame:
     """Success rates of runs by each of ``RULES``: a row for each group and date.
 
-    Also the mean ``error`` that the rule reads, and the ``limit`` that it has to be below.
+    ``success_rate`` has ``_low`` and ``_high`` for the ends of its 95 % interval. Also the mean
+    ``error`` that the rule reads, and the ``limit`` that it has to be below.
 
     Args:
         curves: of ``nalu.learning_curves`` for these runs.
@@ -172,7 +173,41 @@ def success_by_rule(
             error, limit = error_by(rule, run, curve), limit_of(rule, run)
             rows.append([*group, rule.date, error < limit, error, limit])
     table = pd.DataFrame(rows, columns=[*by, "date", "success_rate", "error", "limit"])
-    return table.groupby([*by, "date"], sort=False).mean().reset_index()
+    groups = table.groupby([*by, "date"], sort=False)
+    rates = groups.mean().reset_index()
+    intervals = [wilson(int(solved.sum()), len(solved)) for _, solved in groups.success_rate]
+    rates["success_rate_low"] = [interval.low for interval in intervals]
+    rates["success_rate_high"] = [interval.high for interval in intervals]
+    return rates
+
+
+# Ways to choose the error of a run: of a rule its first half.
+CHOICES = {
+    "median of the last hundred": (median_of_last, 100),
+    "least validation error of the last hundred": (at_least_error, 100),
+    "least validation error of all": (at_least_error, None),
+}
+
+
+def success_by_choice(
+    runs: Sequence[Run], curves: pd.DataFrame, limits: dict[str, float]
+) -> pd.DataFrame:
+    """Success rates of runs of one model for each of ``CHOICES`` and each threshold.
+
+    A row a choice; ``median`` is that of the runs' errors, the other columns are called as
+    ``limits``, the thresholds.
+
+    Args:
+        curves: of ``nalu.learning_curves`` for these runs.
+    """
+    by_seed = dict(list(curves.groupby("seed")))
+    rows = {}
+    for words, (select, last) in CHOICES.items():
+        rule = Rule("", words, select, last, None)
+        errors = np.array([error_by(rule, run, by_seed[run.seed]) for run in runs])
+        below = {name: float((errors < limit).mean()) for name, limit in limits.items()}
+        rows[words] = {"median": float(np.median(errors)), **below}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 class Estimate(NamedTuple):

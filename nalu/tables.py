@@ -11,6 +11,7 @@ from IPython.display import display
 from myst_nb import glue as _glue
 
 from .evaluation import RULES, chance_of_fewer, differences, wilson
+from .experiments import EXPERIMENTS
 from .training.sequence_run import EXACT, LSTMS
 from .units import unit_named
 
@@ -18,6 +19,7 @@ OPERATION_SIGNS = {
     "add": "$a + b$", "sub": "$a - b$", "mul": "$a \\cdot b$",
     "div": "$a / b$", "sqrt": "$\\sqrt{a}$", "square": "$a^2$",
 }  # fmt: skip
+MEASURES = ("success rate", "solved at, 1000 steps", "sparsity error")  # as columns of tables
 
 
 def show_table(frame: pd.DataFrame, name: str, caption: str, floatfmt: str = ".3g") -> None:
@@ -52,10 +54,10 @@ def model_label(model: str) -> str:
     )
 
 
-def percent(row: pd.Series) -> str:
+def percent(row) -> str:
     """A success rate, with its interval where there is one: 94 % [88, 97]."""
     text = f"{100 * row.success_rate:.3g} %"
-    if "success_rate_low" not in row or math.isnan(row.success_rate_low):
+    if math.isnan(getattr(row, "success_rate_low", math.nan)):
         return text
     return f"{text} [{100 * row.success_rate_low:.3g}, {100 * row.success_rate_high:.3g}]"
 
@@ -85,34 +87,41 @@ def rounded(value: float, digits: str) -> str:
 
 
 def provenance_line(table: pd.DataFrame) -> str:
-    """Seeds, steps or epochs, engine and device of a sweep's rows, and what a run took."""
+    """Seeds, steps or epochs, protocol, engine, device and seconds of a sweep's rows."""
     seeds = sorted(table.groupby(["operation", "model"]).seed.nunique().unique())
+    protocols = " and ".join(table.protocol.unique())
     column, word = ("epochs",) * 2 if "epochs" in table else ("iterations", "steps")
     steps = sorted({f"{number:,}" for number in table[column]})
     seconds = table.groupby("model").seconds.mean()
     took = " to ".join(dict.fromkeys(rounded(s, ".2g") for s in (seconds.min(), seconds.max())))
     return (
         f"{' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])} each, "
-        f"{' or '.join(steps)} {word}; "
+        f"{' or '.join(steps)} {word}, {protocols} protocol; "
         f"engine {' and '.join(table.engine.unique())} on {' and '.join(table.device.unique())}, "
         f"{took} s a run."
     )
 
 
 def recompute(experiment: str, seeds: int, **options) -> str:
-    """The command that computes the runs of a table, for its caption.
+    """The shortest command that computes the runs of a table, for its caption.
 
     Args:
         experiment: the one of ``nalu.experiments``.
         seeds: how many, from 0 on.
-        options: others of ``python -m nalu sweep``, with ``_`` for ``-``; those that are None,
-            which is the paper's value, are left out.
+        options: others of ``python -m nalu sweep``, with ``_`` for ``-``; those without which the
+            runs would be the same are left out.
     """
+    runs = EXPERIMENTS[experiment]
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in [name for name in given if name != "parameter"]:  # which values need
+        fewer = {other: given[other] for other in given if other != name}
+        if runs(seeds=[0], **fewer) == runs(seeds=[0], **given):
+            given = fewer
     words = ["python", "-m", "nalu", "sweep", experiment]
-    for name, value in {**options, "seeds": f"0:{seeds}"}.items():
-        if value is not None:
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            words += [f"--{name.replace('_', '-')}", text]
+    for name, value in {**given, "seeds": f"0:{seeds}"}.items():
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        option = f"--{name.replace('_', '-')}"
+        words += [f"{option}={text}"] if text.startswith("-") else [option, text]
     return f"Recompute: `{shlex.join(words)}`."
 
 
@@ -129,19 +138,11 @@ def comparison(ours: pd.DataFrame, published: pd.DataFrame, paper: str = "paper"
         rows.append([name, "here", *measures(mine), ""])
         for _, printed in theirs.iterrows():
             rows.append(["", paper, *measures(printed), differing(mine, printed)])
-    columns = [
-        "model",
-        "from",
-        "success rate",
-        "solved at, 1000 steps",
-        "sparsity error",
-        "differs",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["model", "from", *MEASURES, "differs"])
 
 
 def rates_table(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Success rates of many runs, and what a published one of fewer runs says beside them."""
+    """Rows of ``evaluation.summary`` of many runs, and a published rate of fewer beside them."""
     printed = published[["operation", "model", "runs", "success_rate"]]
     pairs = ours.merge(printed, on=["operation", "model"], suffixes=("", "_printed"))
     rows = []
@@ -152,7 +153,7 @@ def rates_table(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
             {
                 "model": model_label(row.model),
                 "runs": row.runs,
-                "success rate": percent(row),
+                **dict(zip(MEASURES, measures(row), strict=True)),
                 f"printed, of {runs} runs": f"{100 * rate:.0f} % "
                 f"[{100 * interval.low:.3g}, {100 * interval.high:.3g}]",
                 f"as few in {runs}": f"{100 * chance_of_fewer(rate, row.success_rate, runs):.2g} %",
@@ -176,6 +177,32 @@ def printed_digits_table(ours: pd.DataFrame, published: pd.DataFrame) -> pd.Data
         table[name] = here.map(digits.format)
         table[f"{name}, printed"] = there.map(digits.format)
     return pd.DataFrame(table)
+
+
+def engines_table(ours: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """The same runs in two sweeps, each by one engine: a row a model, with what rounding decides.
+
+    ``apart`` counts the runs that only one of them solves, ``later or sooner`` those that both
+    solve, at different evaluations.
+    """
+    both = ours.merge(other, on=["operation", "model", "seed"], suffixes=("", "_other"))
+    here, there = ours.engine.iloc[0], other.engine.iloc[0]
+    rows = []
+    for model, group in both.groupby("model", sort=False):
+        means = {here: group.solved_at.mean() / 1000, there: group.solved_at_other.mean() / 1000}
+        alike = group.solved & group.solved_other
+        rows.append(
+            {
+                "model": model_label(model),
+                "runs": len(group),
+                f"solved, {here}": group.solved.sum(),
+                f"solved, {there}": group.solved_other.sum(),
+                "apart": (group.solved != group.solved_other).sum(),
+                "later or sooner": (alike & (group.solved_at != group.solved_at_other)).sum(),
+                **{f"solved at, 1000 steps, {name}": mean for name, mean in means.items()},
+            }
+        )
+    return pd.DataFrame(rows)
 
 
 def beside_recorded(now: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
@@ -224,6 +251,34 @@ def sequence_table(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def cut_short_table(sweeps: dict[str, pd.DataFrame], published: pd.DataFrame) -> pd.DataFrame:
+    """When the runs of a model are solved, in sweeps that are cut short and as published.
+
+    A row for each sweep and operation, in thousand steps.
+
+    Args:
+        sweeps: by whose random numbers they have.
+    """
+    keys = ["operation", "model"]
+    rows = []
+
+    def add(operation, model, numbers, runs, cut, solved, *at):
+        name = f"{OPERATION_SIGNS[operation]}, {model_label(model)}"
+        times = ["not known" if math.isnan(step) else f"{step / 1000:.1f}" for step in at]
+        rows.append([name, numbers, runs, cut, int(solved), *times])
+
+    for numbers, sweep in sweeps.items():
+        for names, group in sweep.groupby(keys, sort=False):
+            cut, at = group.iterations.max() / 1000, group.solved_at.agg(["mean", "median", "max"])
+            add(*names, numbers, len(group), f"{cut:,.0f}", group.solved.sum(), *at)
+    for row in pd.concat(sweeps.values())[keys].drop_duplicates().merge(published).itertuples():
+        solved = round(row.runs * row.success_rate)
+        at = row.solved_at, row.solved_at_median, math.nan
+        add(row.operation, row.model, "the authors', in the paper", row.runs, "not", solved, *at)
+    columns = ["random numbers", "runs", "cut short at", "solved", "mean", "median", "last"]
+    return pd.DataFrame(rows, columns=["model", *columns])
+
+
 def boundary_table(ours: pd.DataFrame, published: pd.DataFrame, parameter: str) -> pd.DataFrame:
     """Rows of ``evaluation.summary`` by a parameter and model, beside those of a figure."""
     rows = []
@@ -243,13 +298,13 @@ def boundary_table(ours: pd.DataFrame, published: pd.DataFrame, parameter: str) 
 def rule_errors_table(rates: pd.DataFrame, parameter: str) -> pd.DataFrame:
     """Rows of ``evaluation.success_by_rule`` of one model by a parameter, a column a rule.
 
-    A cell has the success rate, and in brackets the error that the rule reads over its limit.
+    A cell has the success rate with its interval, and in brackets the error that the rule reads
+    over its limit.
     """
     rows = []
     for value, group in rates.groupby(parameter, sort=False):
         cells = [
-            f"{100 * row.success_rate:.0f} % ({rounded(row.error, '.2g')} / "
-            f"{rounded(row.limit, '.2g')})"
+            f"{percent(row)} ({rounded(row.error, '.2g')} / {rounded(row.limit, '.2g')})"
             for row in group.itertuples()
         ]
         rows.append([f"{value:g}", *cells])
@@ -269,10 +324,17 @@ def rules_table(rates: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
         cells = [f"{OPERATION_SIGNS[operation]}, {model_label(model)}"]
         for row in group.itertuples():
             there = known.get((operation, model, row.date))
-            cell = f"{100 * row.success_rate:.0f} %"
+            cell = percent(row)
             cells.append(cell if there is None else f"{cell} ({100 * there:.0f} %)")
         rows.append(cells)
     return pd.DataFrame(rows, columns=["model", *(f"{rule.date}: {rule.words}" for rule in RULES)])
+
+
+def choices_table(rates: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``evaluation.success_by_choice`` in words."""
+    words = {name: (100 * rates[name]).map("{:.0f} %".format) for name in rates.columns[1:]}
+    table = pd.DataFrame({"error": rates.index, "median": rates["median"].to_numpy()})
+    return table.assign(**{f"below {name}": share.to_numpy() for name, share in words.items()})
 
 
 def differing(ours: pd.Series, published: pd.Series) -> str:

@@ -21,6 +21,7 @@ from nalu.evaluation import (
     limit_of,
     score,
     sparsity_mean,
+    success_by_choice,
     success_by_rule,
     summary,
     t_mean,
@@ -329,12 +330,28 @@ def test_the_rules_of_four_versions_read_different_errors():
     assert list(rates.success_rate) == [1, 1, 1, 0]
     assert list(rates.date) == [rule.date for rule in RULES]
     wider = success_by_rule([run], curve.assign(input_size=100), ["input_size", "model"])
-    assert list(wider) == ["input_size", "model", "date", "success_rate", "error", "limit"]
+    assert list(wider) == ["input_size", "model", "date", "success_rate", "error", "limit",
+                           "success_rate_low", "success_rate_high"]  # fmt: skip
+    assert wider.success_rate_low[0] == pytest.approx(wilson(1, 1).low)
     assert list(wider.limit) == pytest.approx(
         [0.2, 0.2, *(threshold(run.task, e) for e in (1e-4, 1e-5))]
     )
     assert list(wider.error[:2]) == pytest.approx([0.1, 0.1])
     assert list(wider.success_rate) == [1, 1, 1, 0]
+
+
+def test_a_rate_has_a_choice_of_error_and_a_threshold():
+    """Validation is least at the second evaluation; the errors at the end are lower."""
+    run = draft(StaticFunction(extrapolation=(1, 6)))
+    curves = [CURVE.assign(seed=seed) for seed in (0, 1)]
+    for curve, best in zip(curves, (0.05, 0.5), strict=True):
+        curve.loc[1, ["interpolation_error", "extrapolation_error"]] = 0.1, best
+    table = success_by_choice(
+        [run, run.but(seed=1)], pd.concat(curves), {"strict": 0.1, "lax": 0.4}
+    )
+    assert table.loc["median of the last hundred"].tolist() == [0.3, 0, 1]
+    assert table.loc["least validation error of the last hundred"].tolist() == [0.3, 0, 1]
+    assert table.loc["least validation error of all"].tolist() == pytest.approx([0.275, 0.5, 0.5])
 
 
 def test_a_thinned_curve_gives_every_rule_what_the_whole_log_would():

@@ -142,6 +142,12 @@ def test_the_command_of_a_caption_asks_for_the_runs_of_its_table(experiment, see
     assert specifications(parser().parse_args(line[3:])) == expected
 
 
+def test_a_command_leaves_out_what_the_paper_has_anyway():
+    options = {"protocol": "draft", "models": ["NACMul", "NALU", "NMU"], "iterations": 200_000}
+    text = recompute("simple_multiplication", 100, **options, interpolation=[1.0, 2.0])
+    assert text == "Recompute: `python -m nalu sweep simple_multiplication --seeds 0:100`."
+
+
 def test_a_boundary_has_a_line_for_every_value():
     labels = [run.labels() for run in boundary(values=[4, 300], models=["NMU"], seeds=[0, 1])]
     solved = pd.DataFrame(

@@ -52,8 +52,9 @@ def test_a_mean_is_written_with_its_interval(value, low, high, scale, text):
 
 def sweep_rows(model, solved, solved_at, sparsity):
     return [
-        {"operation": "mul", "model": model, "seed": seed, "iterations": 1000, "seconds": 0.5,
-         "solved": ok, "solved_at": at, "sparsity_error": error, "engine": "cpu", "device": "d"}
+        {"operation": "mul", "model": model, "seed": seed, "iterations": 1000, "protocol": "draft",
+         "solved": ok, "solved_at": at, "sparsity_error": error, "engine": "cpu", "device": "d",
+         "seconds": 0.5}
         for seed, (ok, at, error) in enumerate(zip(solved, solved_at, sparsity, strict=True))
     ]  # fmt: skip
 
@@ -79,11 +80,6 @@ def test_a_comparison_has_two_rows_a_model_and_says_what_differs():
     assert compared["solved at, 1000 steps"][0].startswith("2.5 [")
     assert list(compared.differs) == ["", "solved at", "", "success rate"]
     assert compared["sparsity error"][2] == "—"
-
-
-def test_provenance_in_words():
-    line = tables.provenance_line(TABLE)
-    assert line == "4 seeds each, 1,000 steps; engine cpu on d, 0.5 s a run."
 
 
 def test_a_boundary_table_has_the_points_of_both():
@@ -112,13 +108,13 @@ def test_rates_by_rule_stand_beside_what_was_printed_then():
 
 
 def test_where_runs_come_from_is_said_in_steps_or_epochs():
-    assert (
-        tables.provenance_line(TABLE) == "4 seeds each, 1,000 steps; engine cpu on d, 0.5 s a run."
-    )
+    line = tables.provenance_line(TABLE)
+    assert line == "4 seeds each, 1,000 steps, draft protocol; engine cpu on d, 0.5 s a run."
     epochs = TABLE.rename(columns={"iterations": "epochs"}).query("seed == 0")
     epochs = epochs.assign(seconds=[150.0, 1234.0])
     line = tables.provenance_line(epochs)
-    assert line == "1 seed each, 1,000 epochs; engine cpu on d, 150 to 1,200 s a run."
+    assert line.startswith("1 seed each, 1,000 epochs, draft protocol; engine cpu on d")
+    assert line.endswith(", 150 to 1,200 s a run.")
 
 
 def test_a_run_of_sequences_is_solved_at_so_many_lengths():
@@ -155,6 +151,42 @@ def test_digits_are_written_as_the_draft_prints_them():
         "sparsity error": "2.5e-03",
         "sparsity error, printed": "3.0e-06",
     }
+
+
+def test_runs_cut_short_stand_beside_the_published_ones():
+    published = pd.DataFrame(
+        [{"operation": "mul", "model": "NMU", "runs": 100, "success_rate": 0.98,
+          "solved_at": 9500.0, "solved_at_median": 7000.0}]
+    )  # fmt: skip
+    ours, theirs = (
+        tables.cut_short_table({"ours": TABLE.query("model == 'NMU'")}, published)
+        .drop(columns="model")
+        .to_numpy()
+        .tolist()
+    )
+    assert ours == ["ours", 4, "1", 4, "2.5", "2.5", "4.0"]
+    assert theirs == ["the authors', in the paper", 100, "not", 98, "9.5", "7.0", "not known"]
+
+
+def test_shares_below_a_threshold_are_percentages():
+    rates = pd.DataFrame({"median": [0.3], "0.2": [0.25]}, index=["best of all"])
+    (line,) = tables.choices_table(rates).to_dict("records")
+    assert line == {"error": "best of all", "median": 0.3, "below 0.2": "25 %"}
+
+
+def test_what_rounding_decides_is_counted():
+    nan = math.nan
+    yes, no = True, False
+    one = pd.DataFrame(
+        sweep_rows("NMU", [yes, yes, no, no, yes], [1e3, 2e3, nan, nan, 3e3], [0.1] * 5)
+    )
+    other = one.assign(
+        engine="reference", solved=[yes, yes, yes, no, no], solved_at=[1e3, 5e3, 9e3, nan, nan]
+    )
+    (line,) = tables.engines_table(one, other).to_dict("records")
+    assert (line["runs"], line["solved, cpu"], line["solved, reference"]) == (5, 3, 3)
+    assert (line["apart"], line["later or sooner"]) == (2, 1)
+    assert (line["solved at, 1000 steps, cpu"], line["solved at, 1000 steps, reference"]) == (2, 5)
 
 
 def test_runs_trained_now_stand_beside_those_recorded():
