@@ -166,6 +166,36 @@ def rows(seconds: float, models: Iterable[str] | None = None) -> Iterator[dict]:
                 }
 
 
+def hours(runs: Iterable[Run], table: pd.DataFrame) -> float:
+    """What runs of section 3.1 take on one core without evaluations, by a table of ``rows``.
+
+    A step is between those of the two tasks, by the number of inputs; a model that was not
+    measured has the NAU's.
+    """
+    one_core = table[table.engine == "cpu, one core"]
+    steps = one_core.pivot(index="model", columns="task", values="µs a step")
+    total = 0.0
+    for run in runs:
+        of = steps.loc[run.model if run.model in steps.index else "NAU"]
+        share = (run.task.input_size - 4) / 96
+        step = of["4 inputs"] + share * (of["100 inputs"] - of["4 inputs"])
+        total += run.iterations * step / 3.6e9
+    return total
+
+
+def sequence_hours(runs: Iterable[SequenceRun], table: pd.DataFrame) -> float:
+    """What runs of section 3.2 take on one core without evaluations, by ``sequence_rows``.
+
+    All models of an operation have the rate of the one that was measured.
+    """
+    alone = table[table.engine == "sequences, alone"].copy()
+    images = alone.set_index(alone.task.str.partition(" ")[0])["images/s"]
+    return sum(
+        run.steps * run.batch_size * run.task.train_length / images[run.task.operation] / 3600
+        for run in runs
+    )
+
+
 def plain_sequences(run: SequenceRun, device: str) -> Callable[[int], None]:
     """A function that does so many steps of sequential MNIST as most people write them."""
     model = run.build().to(device)

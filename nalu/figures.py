@@ -160,7 +160,7 @@ def bench_plot(ax: Axes, table: pd.DataFrame) -> None:
     floors = table.drop_duplicates("model")["floor, µs"]
     ax.hlines(floors, np.arange(len(floors)) - 0.4, np.arange(len(floors)) + 0.4, color="0.5")
     ax.set(yscale="log", xlabel="")
-    sns.move_legend(ax, "upper left", bbox_to_anchor=(1, 1), title="")
+    ax.get_legend().remove()
 
 
 def range_plot(ax: Axes, starts: np.ndarray, network: np.ndarray, runs: np.ndarray) -> None:

@@ -227,6 +227,23 @@ def beside_recorded(now: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def bench_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``bench.rows`` by task and model: µs a step, in brackets times the plain loop."""
+    rows = []
+    for (task, model), group in table.groupby(["task", "model"], sort=False):
+        cells = {
+            engine: f"{step:.3g} ({times:.3g})"
+            for engine, step, times in zip(
+                group.engine, group["µs a step"], group["times plain"], strict=True
+            )
+        }
+        one_core = group[group.engine == "cpu, one core"].iloc[0]
+        floor = {"floor": one_core["floor, µs"]}
+        floor["one core / floor"] = one_core["µs a step"] / floor["floor"]
+        rows.append({"task": task, "model": model_label(model), **cells, **floor})
+    return pd.DataFrame(rows)
+
+
 def sequence_table(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """Rows of a sweep of sequential MNIST: where each is selected, and at how many lengths solved.
 

@@ -10,7 +10,7 @@ import pytest
 import nalu
 from nalu import bench
 from nalu.__main__ import main, outcome, parser, specifications
-from nalu.experiments import EXPERIMENTS, boundary, simple_multiplication
+from nalu.experiments import EXPERIMENTS, boundary, sequential_mnist, simple_multiplication
 from nalu.store import Record, Store
 from nalu.tables import recompute
 
@@ -111,6 +111,22 @@ def test_the_floor_counts_what_a_step_needs():
     assert bench.floor(run, rate) == 128 * (3 * 2 * 4 * 2 + 3 * 3 * 2 * 1)
     rate = {"word": 0.0, "multiply-add": 0.0, "logarithm": 1.0}
     assert bench.floor(run, rate) == 128 * (4 + 2 * 2 + 2 + 2 * 1)
+
+
+def test_hours_are_those_of_the_measured_steps():
+    table = pd.DataFrame(
+        [("4 inputs", "NAU", 1.0), ("100 inputs", "NAU", 9.0), ("4 inputs", "NMU", 2.0),
+         ("100 inputs", "NMU", 10.0)], columns=["task", "model", "µs a step"],
+    ).assign(engine="cpu, one core")  # fmt: skip
+    runs = boundary(values=[4, 100, 52], models=["NMU"], seeds=[0], iterations=3_600_000)
+    assert [bench.hours([run], table) for run in runs] == pytest.approx([2e-3, 10e-3, 6e-3])
+    unknown = boundary(values=[100], models=["Linear"], seeds=[0, 1], iterations=3_600_000)
+    assert bench.hours(unknown, table) == pytest.approx(18e-3)
+    images = pd.DataFrame(
+        {"task": ["product of 2 digits", "sum of 10 digits"], "images/s": [100.0, 400.0]}
+    ).assign(engine="sequences, alone")
+    (run,) = sequential_mnist("sum", seeds=[0], models=["NAU"], epochs=2)
+    assert bench.sequence_hours([run], images) == pytest.approx(run.steps * 64 * 10 / 400 / 3600)
 
 
 def test_the_bench_of_sequences_compares_with_a_plain_loop():

@@ -174,6 +174,16 @@ def test_shares_below_a_threshold_are_percentages():
     assert line == {"error": "best of all", "median": 0.3, "below 0.2": "25 %"}
 
 
+def test_a_benchmark_has_a_row_a_task_and_model():
+    names = ["task", "model", "engine", "µs a step", "times plain", "floor, µs"]
+    rows = [("4 inputs", "NACMul", "plain PyTorch loop", 800.0, 1.0, 5.0),
+            ("4 inputs", "NACMul", "cpu, one core", 8.0, 100.0, 5.0)]  # fmt: skip
+    (line,) = tables.bench_table(pd.DataFrame(rows, columns=names)).to_dict("records")
+    assert line.pop("one core / floor") == pytest.approx(1.6)
+    assert line == {"task": "4 inputs", "model": "NAC•", "plain PyTorch loop": "800 (1)",
+                    "cpu, one core": "8 (100)", "floor": 5.0}  # fmt: skip
+
+
 def test_what_rounding_decides_is_counted():
     nan = math.nan
     yes, no = True, False
