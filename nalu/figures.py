@@ -315,18 +315,20 @@ def boundary_plot(
     steps = 1e3 if thousand else 1e6
     measures = (("success_rate", 1.0), ("solved_at", steps), ("sparsity_error", 1.0))
     for ax, (measure, unit) in zip(axes, measures, strict=True):
-        for model, group in ours.groupby("model", sort=False):
+        for model in dict.fromkeys([*ours.model, *published.model]):
             colour, marker, line = MODEL_STYLES[model]
+            group, theirs = (frame[frame.model == model] for frame in (ours, published))
             x, y = group[parameter], group[measure] / unit
             ends = [y - group[f"{measure}_low"] / unit, group[f"{measure}_high"] / unit - y]
-            ax.errorbar(
-                x, y, ends, color=colour, marker=marker, linestyle=line, markersize=5,
-                capsize=2, linewidth=1.2, elinewidth=0.8, label=model_label(model),
-            )  # fmt: skip
-            theirs = published[published.model == model]
+            if len(group):
+                ax.errorbar(
+                    x, y, ends, color=colour, marker=marker, linestyle=line, markersize=5,
+                    capsize=2, linewidth=1.2, elinewidth=0.8, label=model_label(model),
+                )  # fmt: skip
             ax.plot(
                 theirs[parameter], theirs[measure] / unit, marker, color=colour, markersize=9,
                 markerfacecolor="none", linestyle="none",
+                label=None if len(group) else f"{model_label(model)}, published",
             )  # fmt: skip
         ax.set(xlabel=parameter.replace("_", " "))
     axes[0].set(ylabel="success rate", ylim=(-0.05, 1.05))

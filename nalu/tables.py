@@ -125,19 +125,22 @@ def recompute(experiment: str, seeds: int, **options) -> str:
     return f"Recompute: `{shlex.join(words)}`."
 
 
-def comparison(ours: pd.DataFrame, published: pd.DataFrame, paper: str = "paper") -> pd.DataFrame:
-    """Rows of ``evaluation.summary``, and under each the published one, as text.
+def comparison(ours: pd.DataFrame, papers: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Rows of ``evaluation.summary``, and under each the published ones, as text.
 
     The last column names the measures that differ beyond chance, by ``evaluation.differences``.
+
+    Args:
+        papers: rows of ``published.table``, by what they are called.
     """
     rows = []
     keys = ["operation", "model"]
     for _, mine in ours.iterrows():
-        theirs = published[(published[keys] == mine[keys]).all(axis=1)]
         name = f"{OPERATION_SIGNS[mine.operation]}, {model_label(mine.model)}"
         rows.append([name, "here", *measures(mine), ""])
-        for _, printed in theirs.iterrows():
-            rows.append(["", paper, *measures(printed), differing(mine, printed)])
+        for paper, published in papers.items():
+            for _, printed in published[(published[keys] == mine[keys]).all(axis=1)].iterrows():
+                rows.append(["", paper, *measures(printed), differing(mine, printed)])
     return pd.DataFrame(rows, columns=["model", "from", *MEASURES, "differs"])
 
 

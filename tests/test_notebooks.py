@@ -33,12 +33,13 @@ SMALLEST = {
         "seeds": 2, "many": 2, "authors_seeds": 2, "iterations": 1000, "endings": 1, "live": 1,
     },
     "06-static-function": {
-        "operations": ["div"], "seeds": 2, "final_seeds": 2, "nau_seeds": 2,
+        "operations": ["div"], "multiplying": ["ReLU"], "seeds": 2, "final_seeds": 2, "nau_seeds": 2,
         "iterations": 1000, "live": 1000,
     },
     "07-boundary": {
-        "models": ["NACMul"], "input_sizes": [300, 8], "overlap_ratios": [0.3],
-        "seeds": 1, "iterations": 1000,
+        "models": ["NAC•"], "input_sizes": [300, 8], "overlap_ratios": [0.3],
+        "operation": "add", "protocol": "final", "interpolation": [0.5, 1.0],
+        "seeds": 1, "iterations": 1000, "live": 1000,
     },
     "08-what-counts-as-success": {
         "operations": ["add"], "seeds": 2, "iterations": 1000,

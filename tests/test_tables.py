@@ -74,7 +74,7 @@ def test_a_comparison_has_two_rows_a_model_and_says_what_differs():
              "solved_at": math.nan, "sparsity_error": math.nan},
         ]
     )  # fmt: skip
-    compared = tables.comparison(summary(TABLE), published)
+    compared = tables.comparison(summary(TABLE), {"paper": published})
     assert list(compared.iloc[:, 1]) == ["here", "paper"] * 2
     assert compared.model[0] == "$a \\cdot b$, NMU"
     assert compared["solved at, 1000 steps"][0].startswith("2.5 [")

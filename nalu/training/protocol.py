@@ -34,8 +34,8 @@ class Draft:
         ValueError: a constant is negative or not finite.
     """
 
-    strength: float = 0.1
-    rate: float = 1e-5
+    strength: float = 0.1  # what the factor of R_bias comes to, 0 or more
+    rate: float = 1e-5  # how fast, per step, 0 or more
 
     def __post_init__(self):
         for name in ("strength", "rate"):
@@ -66,9 +66,9 @@ class Final:
             more, or ``end`` is not after ``start``.
     """
 
-    strength: float
-    start: int
-    end: int
+    strength: float  # the factor of R_sparse from ``end`` on, 0 or more
+    start: int  # the last step without it, 0 or more
+    end: int  # the first step with all of it, after ``start``
 
     def __post_init__(self):
         object.__setattr__(self, "strength", as_strength(self.strength, "strength"))

@@ -102,7 +102,10 @@ class LSTM(nn.Module):
     The paper's has ``hidden_size`` 1 and h_t is its output, so it cannot leave (-1, 1): it fails
     by construction on digits. With ``read_out`` a linear layer of h_t is the output.
     Parameters have the names and initial values of ``torch.nn.LSTMCell`` (which ``torch.vmap``
-    cannot run on a GPU), and h_0 = c_0 = 0.
+    cannot run on a GPU), and h_0 = c_0 = 0. Source: the baseline of section 3.2 in the final paper.
+
+    Raises:
+        ValueError: ``hidden_size`` is not 1 and there is no ``read_out``.
     """
 
     def __init__(self, in_features: int, hidden_size: int = 1, read_out: bool = False):
