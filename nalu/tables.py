@@ -95,7 +95,7 @@ def provenance_line(table: pd.DataFrame) -> str:
     seconds = table.groupby("model").seconds.mean()
     took = " to ".join(dict.fromkeys(rounded(s, ".2g") for s in (seconds.min(), seconds.max())))
     return (
-        f"{' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])} each, "
+        f"{' or '.join(f'{count:,}' for count in seeds)} seed{'s' * (seeds != [1])} each, "
         f"{' or '.join(steps)} {word}, {protocols} protocol; "
         f"engine {' and '.join(table.engine.unique())} on {' and '.join(table.device.unique())}, "
         f"{took} s a run."

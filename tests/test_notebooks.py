@@ -30,11 +30,12 @@ SMALLEST = {
     },
     "05-simple-multiplication": {
         "models": ["NALU"], "authors": ["NMU"],
-        "seeds": 2, "many": 2, "authors_seeds": 2, "iterations": 1000, "endings": 1, "live": 1,
+        "seeds": 2, "many": 2, "authors_seeds": 2, "rounding_seeds": 1,
+        "iterations": 1000, "endings": 1, "live": 1,
     },
     "06-static-function": {
-        "operations": ["div"], "multiplying": ["ReLU"], "seeds": 2, "final_seeds": 2, "nau_seeds": 2,
-        "iterations": 1000, "live": 1000,
+        "operations": ["div"], "multiplying": ["ReLU"], "iterations": 1000, "live": 1000,
+        "seeds": 2, "final_seeds": 2, "nau_seeds": 2,
     },
     "07-boundary": {
         "models": ["NAC•"], "input_sizes": [300, 8], "overlap_ratios": [0.3],
