@@ -18,14 +18,14 @@ def as_whole(value, name: str, low: int, high: int) -> int:
 
 
 def as_float(value, name: str) -> float:
-    """A number: 1 and 1.0 are equal, but not alike.
+    """A number: 1 and 1.0, or 0.0 and -0.0, are equal, but not alike.
 
     Raises:
         ValueError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ValueError(f"{name} is {value!r}: it must be a number")
-    return float(value)
+    return float(value) + 0.0
 
 
 def as_strength(value, name: str, zero: bool = True) -> float:

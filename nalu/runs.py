@@ -266,7 +266,6 @@ def _computed(missing: dict[str, list[Filed]], folder: Path, client, bar: Progre
             future.add_done_callback(done.put)
         for _ in tasks:
             future = done.get()
-            futures.discard(future)  # and with it what it holds
             if pool and (error := future.exception() if not future.cancelled() else failure):
                 # What others have finished by now is not lost.
                 failure = failure or error
@@ -274,7 +273,8 @@ def _computed(missing: dict[str, list[Filed]], folder: Path, client, bar: Progre
                 for other in futures:
                     other.cancel()
                 continue
-            records = future.result()
+            records = future.result()  # one that failed stays, to be cancelled: Dask keeps others
+            futures.discard(future)  # and with it what it holds
             if client:
                 bar.advance(sum(run_of(record).steps for record in records))
             yield records

@@ -60,10 +60,14 @@ def sequence_thresholds(references: pd.DataFrame) -> pd.Series:
         references: their rows of a sweep.
 
     Raises:
-        ValueError: some are of another unit, or fewer than two learned.
+        ValueError: some are of another unit, they are of several tasks or protocols, or fewer than
+            two learned.
     """
     if others := set(references.get("model", ())) - {EXACT}:
         raise ValueError(f"reference runs are of {EXACT!r}, not of {', '.join(sorted(others))}")
+    for name in ("operation", "protocol", "train_length"):
+        if len(several := set(references.get(name, ()))) > 1:
+            raise ValueError(f"reference runs differ in {name}: {', '.join(map(str, several))}")
     errors = errors_by_length(learned(references)) if len(references) else references
     n = len(errors)
     if n < 2:

@@ -6,7 +6,9 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -299,6 +301,19 @@ def test_a_run_that_fails_does_not_take_along_what_others_finish(tmp_path, monke
     with pytest.raises(RuntimeError, match="no luck"):
         nalu.sweep(SHORT[:2], store=tmp_path, progress=False)
     assert list(Store(tmp_path).keys()) == [SHORT[1].key("cpu")]
+
+
+def test_a_run_that_failed_on_a_client_is_forgotten_there(tmp_path):
+    """Dask answers an equal call with the future of the one before while that is kept."""
+    future = Future()
+    future.set_exception(RuntimeError("no luck"))
+    with (
+        mock.patch.object(future, "cancel") as cancel,
+        pytest.raises(RuntimeError, match="no luck"),
+    ):
+        client = SimpleNamespace(submit=lambda *arguments: future)
+        nalu.sweep(SHORT[:1], store=tmp_path, client=client, progress=False)
+    cancel.assert_called_once()
 
 
 def test_a_sweep_leaves_the_number_of_threads_as_it_was(tmp_path, monkeypatch):

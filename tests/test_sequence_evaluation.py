@@ -55,6 +55,8 @@ def test_a_reference_that_did_not_learn_the_digits_is_left_out():
         sequence_thresholds(table.assign(model=["exact", "exact", "NMU", "NMU"]))
     with pytest.raises(ValueError, match="0 reference runs"):
         sequence_thresholds(pd.DataFrame())
+    with pytest.raises(ValueError, match="differ in train_length: "):
+        sequence_thresholds(table.assign(train_length=[2, 2, 3, 3]))
 
 
 def test_a_record_has_the_errors_where_the_validation_error_is_least():

@@ -8,8 +8,8 @@ A task says where samples lie and what their target is; it draws nothing itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import ClassVar
 
 from ..fields import as_float, as_whole
@@ -34,8 +34,8 @@ def as_ranges(value, name: str) -> Ranges:
         ValueError: a range is not two finite numbers, the lower first.
     """
     try:
-        pairs = [value] if len(value) == 2 and not isinstance(value[0], Sequence) else value
-        ranges = tuple((float(low), float(high)) for low, high in pairs)
+        pairs = [value] if len(value) == 2 and isinstance(value[0], Real) else value
+        ranges = tuple((float(low) + 0.0, float(high) + 0.0) for low, high in pairs)  # no -0.0
     except (TypeError, ValueError):
         ranges = ()
     if not ranges or not all(low < high and math.isfinite(high - low) for low, high in ranges):
@@ -130,6 +130,9 @@ class StaticFunction(Arithmetic):
                 "take smaller subsets or more overlap"
             )
         self._check_ranges()
+        lowest = min(low for low, _ in (*self.interpolation, *self.extrapolation))
+        if self.operation == "sqrt" and lowest < 0:
+            raise ValueError(f"operation is 'sqrt', of sums from {lowest} on: ranges must be >= 0")
 
     @property
     def subset_size(self) -> int:

@@ -370,7 +370,7 @@ def train(
 
 def _train(run: Run, tick: Callable[[int], None], dtype: str) -> Log:
     if reason := refusal(run):
-        raise ValueError(f"engine 'cpu' {reason}: use engine 'reference'")
+        raise ValueError(f"engine 'cpu' {reason}: use engine 'auto'")
     model = run.build()
     p = torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
     split = sum(q.numel() for q in model[0].parameters())

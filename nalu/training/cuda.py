@@ -589,7 +589,7 @@ def train(runs: Sequence[Run], tick: Callable[[int], None] = lambda steps: None)
     """
     for run in runs:
         if reason := refusal(run):
-            raise ValueError(f"engine 'cuda' {reason}: use engine 'auto' or 'reference'")
+            raise ValueError(f"engine 'cuda' {reason}: use engine 'auto'")
     kinds: dict[Run, list[int]] = {}
     for i, run in enumerate(runs):
         kinds.setdefault(run.but(seed=0), []).append(i)

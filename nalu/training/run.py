@@ -40,7 +40,7 @@ _building = threading.Lock()  # units draw from torch's one global generator
 def initialising(seed: int) -> Iterator[None]:
     """Units made inside have initial parameters of ``seed``; torch's generator stays as it is."""
     with _building, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.random.default_generator.manual_seed(seed)  # and no GPU's
         yield
 
 
@@ -154,11 +154,11 @@ class Run(Filed):
         object.__setattr__(self, "learning_rate", rate)
         if self.stream not in STREAMS:
             raise ValueError(f"stream is {self.stream!r}: it must be one of {', '.join(STREAMS)}")
-        if self.stream == "authors" and len(self.task.extrapolation) > 1:
-            raise ValueError(
-                f"stream 'authors' has single ranges, not {self.task.extrapolation}: use stream "
-                "'philox'"
-            )
+        for ranges in (self.task.interpolation, self.task.extrapolation):
+            if self.stream == "authors" and len(ranges) > 1:
+                raise ValueError(
+                    f"stream 'authors' has single ranges, not {ranges}: use stream 'philox'"
+                )
         object.__setattr__(self, "protocol", _protocol(self.layers, self.protocol))
         object.__setattr__(self, "model", self.model or "-".join(self.layers))
 

@@ -129,6 +129,8 @@ def train(
         if training.finished:
             break
         training.train_epoch(tick)
+    if left := runs[0].epochs - training.epoch:  # all diverged
+        tick(len(runs) * left * training.batches)
     if path is not None:
         training.save(path)
     return training.logs()

@@ -53,6 +53,8 @@ def test_target_of_simple_multiplication():
 def test_ranges_are_one_pair_or_several():
     assert as_ranges((1, 2), "r") == ((1.0, 2.0),)
     assert as_ranges([[-6, -2], [2, 6]], "r") == ((-6.0, -2.0), (2.0, 6.0))
+    assert as_ranges(np.array([[-6, -2], [2, 6]]), "r") == ((-6.0, -2.0), (2.0, 6.0))
+    assert str(as_ranges((-0.0, 1), "r")) == "((0.0, 1.0),)"  # equal runs have one key
     assert StaticFunction(interpolation=(0, 1)) == StaticFunction(interpolation=((0, 1),))
 
 
@@ -70,6 +72,7 @@ def test_ranges_are_one_pair_or_several():
         ({"extrapolation": (1, float("inf"))}, "extrapolation is"),
         ({"extrapolation": ()}, "extrapolation is"),
         ({"extrapolation": (1, 2, 3)}, "extrapolation is"),
+        ({"operation": "sqrt", "interpolation": (-2, 2)}, "'sqrt', of sums from -2.0 on"),
     ],
 )
 def test_messages_name_the_value(fields, message):

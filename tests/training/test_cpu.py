@@ -149,5 +149,5 @@ def test_the_engine_says_which_runs_it_does_not_serve(change, reason):
     run = NMU_RUN.but(**change)
     assert cpu.refusal(run) == reason
     assert cpu.refusal(NMU_RUN) == ""
-    with pytest.raises(ValueError, match=f"{reason}: use engine 'reference'"):
+    with pytest.raises(ValueError, match=f"{reason}: use engine 'auto'"):
         cpu.train([run])

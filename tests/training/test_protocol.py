@@ -272,16 +272,6 @@ def test_negative_step_is_refused():
 # All of it together
 
 
-@pytest.fixture
-def one_thread():
-    """For matrices so small that waiting for a second thread takes longer than the work."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("one_thread")
 def test_ordinary_training_loop_finds_the_operation():
     def examples(count, low, high):
         x = low + (high - low) * torch.rand(count, 4)

@@ -84,6 +84,10 @@ def test_a_specification_gives_the_run_back(run):
         ({"learning_rate": 0.0}, "learning_rate is 0.0: it must be positive"),
         ({"stream": "mt"}, "stream is 'mt': it must be one of philox, authors"),
         (
+            {"stream": "authors", "task": StaticFunction(interpolation=((-2, -1), (1, 2)))},
+            "has single ranges, not .*-2.0.*use stream 'philox'",
+        ),
+        (
             {"stream": "authors", "task": StaticFunction(extrapolation=((-6, -2), (2, 6)))},
             "use stream 'philox'",
         ),
