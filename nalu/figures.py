@@ -156,7 +156,8 @@ def engine_plot(ax: Axes, curves: dict[str, pd.DataFrame]) -> None:
 
 def bench_plot(ax: Axes, table: pd.DataFrame) -> None:
     """Time of a step by model and engine, from a benchmark of one task, and the floor."""
-    sns.barplot(table, x="model", y="µs a step", hue="engine", ax=ax)
+    labelled = table.assign(model=table.model.map(model_label))
+    sns.barplot(labelled, x="model", y="µs a step", hue="engine", ax=ax)
     floors = table.drop_duplicates("model")["floor, µs"]
     ax.hlines(floors, np.arange(len(floors)) - 0.4, np.arange(len(floors)) + 0.4, color="0.5")
     ax.set(yscale="log", xlabel="")
