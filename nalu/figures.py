@@ -335,7 +335,8 @@ def boundary_plot(
     axes[0].set(ylabel="success rate", ylim=(-0.05, 1.05))
     words = "1000 steps" if thousand else "million steps"
     axes[1].set(ylabel=f"solved at, {words}", ylim=(0, None))
-    axes[2].set(ylabel="sparsity error", yscale="log")
+    positive = any((frame.sparsity_error > 0).any() for frame in (ours, published))
+    axes[2].set(ylabel="sparsity error", yscale="log" if positive else "linear")
     axes[1].legend(*axes[0].get_legend_handles_labels(), loc="best")
 
 
