@@ -188,7 +188,7 @@ def sequence_hours(runs: Iterable[SequenceRun], table: pd.DataFrame) -> float:
 
     All models of an operation have the rate of the one that was measured.
     """
-    alone = table[table.engine == "sequences, alone"].copy()
+    alone = table[table.engine == "sequences, alone"]
     images = alone.set_index(alone.task.str.partition(" ")[0])["images/s"]
     return sum(
         run.steps * run.batch_size * run.task.train_length / images[run.task.operation] / 3600

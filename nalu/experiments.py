@@ -85,7 +85,7 @@ class Named(Container):
 
     def __contains__(self, name: str) -> bool:
         try:
-            return model_named(name)[0] in self.models
+            return name in self.models or model_named(name)[0] in self.models
         except ValueError:
             return False
 

@@ -48,8 +48,10 @@ def engine_for(run: Run, engine: str = "auto") -> str:
             f"no engine is named {engine!r}: use 'auto' or one of {', '.join(ENGINES)}"
         )
     serving = [name for name in ENGINES if not ENGINES[name].refusal(run)]
-    if engine == "auto" or engine in serving:
-        return serving[0] if engine == "auto" else engine
+    if engine == "auto":
+        return serving[0]
+    if engine in serving:
+        return engine
     raise ValueError(
         f"engine {engine!r} {ENGINES[engine].refusal(run)}: use 'auto' or one of "
         f"{', '.join(serving)} for {'-'.join(run.words())}"
@@ -273,7 +275,8 @@ def _computed(missing: dict[str, list[Filed]], folder: Path, client, bar: Progre
                 for other in futures:
                     other.cancel()
                 continue
-            records = future.result()  # one that failed stays, to be cancelled: Dask keeps others
+            # One that failed stays, and so is cancelled: Dask would answer an equal call with it.
+            records = future.result()
             futures.discard(future)  # and with it what it holds
             if client:
                 bar.advance(sum(run_of(record).steps for record in records))

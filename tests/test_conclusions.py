@@ -82,6 +82,10 @@ def test_the_final_means_of_table_1_are_those_of_many_runs(glued):
         low, high = (number[f"printed-at-{model}-{end}"] for end in ("low", "high"))
         assert low < number[f"many-at-{model}"] < high
         assert not low < number[f"final-{model}-at"] < high  # of a hundred
+        low, high = (number[f"printed-sparsity-{model}-{end}"] for end in ("low", "high"))
+        assert (low < number[f"many-sparsity-{model}"] < high) == (model != "NMU")
+    assert number["printed-sparsity"] < number["sets-sparsity-low"]
+    assert number["sets-sparsity-high"] < 6e-8
 
 
 def test_the_authors_random_numbers_give_the_printed_row(glued):

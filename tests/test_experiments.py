@@ -114,6 +114,7 @@ def test_a_named_model_is_in_by_every_name():
     assert "NAC₊" not in some
     assert "NAK" not in some
     assert list(some) == ["NACMul", "NMU"]
+    assert "LSTM (read-out)" in Named(["LSTM (read-out)"])  # of section 3.2, and no unit
 
 
 @pytest.mark.parametrize("experiment", [simple_multiplication, static_function, boundary])

@@ -47,7 +47,7 @@ SMALLEST = {
         "simple_seeds": 2, "simple_iterations": 1000,
     },
     "09-sequential-mnist": {
-        "operation": "sum", "models": ["LSTM (read-out)"], "seeds": 1, "references": 2,
+        "operation": "sum", "models": ["LSTM (read-out)", "NAC₊"], "seeds": 1, "references": 2,
         "epochs": 0, "live_epochs": 0, "example_length": 2,
     },
     "10-how-this-book-computes": {"iterations": 1000, "seconds": 0.01, "numbers": 10000},
