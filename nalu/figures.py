@@ -337,7 +337,8 @@ def boundary_plot(
     axes[1].set(ylabel=f"solved at, {words}", ylim=(0, None))
     positive = any((frame.sparsity_error > 0).any() for frame in (ours, published))
     axes[2].set(ylabel="sparsity error", yscale="log" if positive else "linear")
-    axes[1].legend(*axes[0].get_legend_handles_labels(), loc="best")
+    handles = axes[0].get_legend_handles_labels()
+    axes[0].figure.legend(*handles, loc="outside lower center", ncols=4)
 
 
 def threshold_plot(
