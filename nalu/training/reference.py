@@ -21,6 +21,19 @@ from .protocol import Regulariser, constrained_units
 from .run import SHARED_SEED, Log, Run
 
 
+def stacked(modules: Sequence[nn.Module]) -> tuple[dict[str, Tensor], nn.Module]:
+    """The parameters of modules that differ in nothing else, (modules, ...), by name.
+
+    Also a module that holds them all at once, in the same memory.
+    """
+    parameters, _ = stack_module_state(list(modules))
+    holder = copy.deepcopy(modules[0])
+    for name, parameter in parameters.items():
+        owner, _, attribute = name.rpartition(".")
+        setattr(holder.get_submodule(owner), attribute, nn.Parameter(parameter.detach()))
+    return parameters, holder
+
+
 class Objective(nn.Module):
     """One run's model with its data loss and what the protocol adds to it."""
 
@@ -134,13 +147,9 @@ class Batch:
         self.run, self.size = runs[0], len(runs)
         self.samples = Samples(runs, device, dtype)
         objectives = [Objective(run, device, dtype) for run in runs]
-        self.parameters, _ = stack_module_state(objectives)
+        self.parameters, self.stacked = stacked(objectives)
         self.objective = objectives[0]
         self.sparsity = SparsityError(self.objective.model)
-        self.stacked = copy.deepcopy(self.objective)  # holds all runs' parameters at once
-        for name, parameter in self.parameters.items():
-            owner, _, attribute = name.rpartition(".")
-            setattr(self.stacked.get_submodule(owner), attribute, nn.Parameter(parameter.detach()))
         self.optimizer = torch.optim.Adam(self.parameters.values(), lr=self.run.learning_rate)
         self.rows: list[Tensor] = []  # of the log, (runs, 3)
         self.steps: list[int] = []

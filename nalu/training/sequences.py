@@ -12,7 +12,6 @@ read once, and sequences of all lengths are gathered from the values read.
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import functional_call, vmap
 
 from ..tasks import mnist
 from ..tasks.mnist import OPERATIONS, Digits, SequentialMNIST, normalised
@@ -31,6 +30,7 @@ from ..units import Constrained, Recurrent
 from . import random
 from .files import write_whole
 from .protocol import Regulariser, constrained_units, input_penalty
+from .reference import stacked
 from .run import SHARED_SEED
 from .sequence_run import SequenceLog, SequenceModel, SequenceRun
 
@@ -160,11 +160,7 @@ class Training:
 
         models = [run.build().to(device, dtype) for run in runs]
         self.model = models[0]
-        self.parameters, _ = stack_module_state([FunctionOf(model, None) for model in models])
-        self.stacked = copy.deepcopy(self.model)  # holds all runs' parameters at once
-        for name, parameter in self.parameters.items():
-            owner, _, attribute = name.removeprefix("model.").rpartition(".")
-            setattr(self.stacked.get_submodule(owner), attribute, nn.Parameter(parameter.detach()))
+        self.parameters, self.stacked = stacked([FunctionOf(model, None) for model in models])
         self.regulariser = Regulariser(self.model, self.run.protocol)
         self.optimizer = torch.optim.Adam(
             self.parameters.values(), lr=self.run.learning_rate, fused=True
