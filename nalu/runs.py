@@ -396,8 +396,10 @@ def verify(store: Store, sample: int, seed: int = 0, seconds: float | None = Non
         if ENGINES[kept.engine].refusal(run):  # without a GPU
             continue
         threads = torch.get_num_threads()
-        again = compute([run], kept.engine)[0]
-        torch.set_num_threads(threads)
+        try:
+            (again,) = compute([run], kept.engine)
+        finally:
+            torch.set_num_threads(threads)
         same = "same score" if alike(again.score, kept.score) else "different"
         labels = {name: run.labels()[name] for name in ("protocol", "model", "operation", "seed")}
         measure = measure_of(kept.score)
