@@ -81,9 +81,9 @@ def agree(engine, runs, train=cuda.train) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["draft", "final"])
-@pytest.mark.parametrize("steps", [1, 10])
-def test_every_model_and_operation_after_1_and_10_steps(engine, steps, protocol):
-    """The operations by turns: there are more models."""
+@pytest.mark.parametrize("steps", [1, 10, 100] if GPU else [1, 10])
+def test_every_model_and_operation_after_steps(engine, steps, protocol):
+    """The operations by turns: there are more models. A hundred steps are long if interpreted."""
     models = [model for model, layers in MODELS.items() if set(layers) <= set(cuda.KINDS)]
     pairs = zip(models, itertools.cycle(OPERATIONS), strict=False)
     agree(
