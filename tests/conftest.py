@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Playwright, sync_playwright
 
 from nalu import runs
 
@@ -90,36 +90,37 @@ def address(site) -> str:
         server.shutdown()
 
 
-def installed_chromium() -> str | None:
+def installed_chromium(playwright: Playwright) -> str | None:
     """Chromium of the system or of Playwright, whichever is there."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if path := shutil.which(name):
             return path
-    with sync_playwright() as playwright:
-        path = playwright.chromium.executable_path
+    path = playwright.chromium.executable_path
     return path if Path(path).exists() else None
 
 
-def chromium() -> str:
+def chromium(playwright: Playwright) -> str:
     """A Chromium, installed when there is none and it can be."""
-    if path := installed_chromium():
+    if path := installed_chromium(playwright):
         return path
     if shutil.which("apt-get") and os.geteuid() == 0:
         subprocess.run(["apt-get", "update", "-qq"], check=False)
         subprocess.run(["apt-get", "install", "-y", "-qq", "chromium"], check=False)
     else:
         subprocess.run([sys.executable, "-m", "playwright", "install", "chromium"], check=False)
-    return installed_chromium() or pytest.fail(
+    return installed_chromium(playwright) or pytest.fail(
         "no Chromium was found, and installing one failed: install your system's package "
         "`chromium`, or run `.venv/bin/python -m playwright install --with-deps chromium`"
     )
 
 
 @pytest.fixture(scope="session")
-def browser():
+def browser(shared):
     with sync_playwright() as playwright:
+        with FileLock(shared / "chromium.lock"):  # the first worker installs, the others wait
+            path = chromium(playwright)
         browser = playwright.chromium.launch(
-            executable_path=chromium(),
+            executable_path=path,
             args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
         )
         yield browser
