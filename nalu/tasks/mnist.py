@@ -133,8 +133,12 @@ class SequentialMNIST:
             )
         for name, low, high in (("digits", 0, 9), ("test_lengths", 1, 10_000)):
             numbers = tuple(getattr(self, name))
-            allowed = all(type(n) is int and low <= n <= high for n in numbers)
-            if not numbers or not allowed or list(numbers) != sorted(set(numbers)):
+            try:
+                numbers = tuple(as_whole(n, name, low, high) for n in numbers)
+                allowed = bool(numbers) and list(numbers) == sorted(set(numbers))
+            except ValueError:
+                allowed = False
+            if not allowed:
                 raise ValueError(
                     f"{name} is {numbers!r}: it must be whole numbers from {low} to {high}, "
                     "at least one, in ascending order"

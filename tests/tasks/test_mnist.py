@@ -171,6 +171,12 @@ def test_messages_name_the_value(fields, message):
         SequentialMNIST(**fields)
 
 
+def test_whole_numbers_of_numpy_make_the_same_task():
+    task = SequentialMNIST(test_lengths=np.arange(1, 4), digits=np.arange(1, 10))
+    assert task == SequentialMNIST(test_lengths=(1, 2, 3))
+    assert {type(n) for n in task.test_lengths + task.digits} == {int}
+
+
 def test_what_else_is_refused():
     with pytest.raises(ValueError, match="no protocol is named 'finnal'"):
         SequentialMNIST.of("sum", "finnal")
