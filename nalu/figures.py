@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import altair as alt
 import numpy as np
 import pandas as pd
@@ -61,6 +63,12 @@ def show_chart(chart: alt.TopLevelMixin) -> None:
         },
         raw=True,
     )
+
+
+def legend_below(ax: Axes) -> None:
+    """The legend of one panel, below all of its figure."""
+    handles = ax.get_legend_handles_labels()
+    ax.figure.legend(*handles, loc="outside lower center", ncols=4)
 
 
 CEILING = 500  # of the loss surfaces
@@ -305,6 +313,7 @@ def boundary_plot(
     published: pd.DataFrame,
     parameter: str,
     thousand: bool = False,
+    intervals: bool = True,
 ) -> None:
     """Figures 4 to 6: success rate, solved at and sparsity error over one parameter.
 
@@ -312,6 +321,7 @@ def boundary_plot(
         ours: rows of ``evaluation.summary`` by ``parameter`` and model.
         published: rows of ``published.figure``, drawn hollow.
         thousand: count steps in thousands, not millions.
+        intervals: draw those of ``ours``; of few runs they cover everything else.
     """
     steps = 1e3 if thousand else 1e6
     measures = (("success_rate", 1.0), ("solved_at", steps), ("sparsity_error", 1.0))
@@ -323,8 +333,9 @@ def boundary_plot(
             ends = [y - group[f"{measure}_low"] / unit, group[f"{measure}_high"] / unit - y]
             if len(group):
                 ax.errorbar(
-                    x, y, ends, color=colour, marker=marker, linestyle=line, markersize=5,
-                    capsize=2, linewidth=1.2, elinewidth=0.8, label=model_label(model),
+                    x, y, ends if intervals else None, color=colour, marker=marker,
+                    linestyle=line, markersize=5, capsize=2, linewidth=1.2, elinewidth=0.8,
+                    label=model_label(model),
                 )  # fmt: skip
             ax.plot(
                 theirs[parameter], theirs[measure] / unit, marker, color=colour, markersize=9,
@@ -337,8 +348,7 @@ def boundary_plot(
     axes[1].set(ylabel=f"solved at, {words}", ylim=(0, None))
     positive = any((frame.sparsity_error > 0).any() for frame in (ours, published))
     axes[2].set(ylabel="sparsity error", yscale="log" if positive else "linear")
-    handles = axes[0].get_legend_handles_labels()
-    axes[0].figure.legend(*handles, loc="outside lower center", ncols=4)
+    legend_below(axes[0])
 
 
 def threshold_plot(
@@ -395,28 +405,47 @@ def sequence_schematic(ax: Axes, images: Tensor, digits: list[int], operation: s
     ax.set_axis_off()
 
 
-def digit_plot(axes: list[Axes], curves: pd.DataFrame) -> None:
+def training_plot(ax: Axes, curves: pd.DataFrame) -> None:
+    """Validation error over epochs, a line a run of sequential MNIST."""
+    for model, group in curves.groupby("model", sort=False):
+        colour, _, line = MODEL_STYLES[model]
+        label = model_label(model)
+        for _, run in group.groupby("seed"):
+            error = run.validation_error
+            ax.plot(run.epoch, error, linestyle=line, color=colour, linewidth=1, label=label)
+            label = None
+    ax.set(yscale="log", xlabel="epoch", ylabel="validation error")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
+
+
+def digit_plot(axes: Iterable[Axes], curves: pd.DataFrame) -> None:
     """What the CNN of each model reads from each digit, before training and at its end.
 
-    The mean over validation images; a line a run, or one for each number that is read.
+    The mean over validation images; a line a run, or one for each number that is read. Where
+    values exceed 100, their axis is logarithmic beyond 10.
 
     Args:
-        axes: one for each model.
+        axes: one for each model; more are left empty.
         curves: of ``nalu.learning_curves``.
     """
-    for ax, (model, group) in zip(axes, curves.groupby("model", sort=False), strict=True):
-        colour, marker, line = MODEL_STYLES[model]
-        ax.plot([0, 9], [0, 9], color="0.6", linewidth=1, label="the digit")
-        styles = {"before": {"linestyle": ":", "color": "0.6"}}
-        styles["after"] = {"linestyle": line, "color": colour, "marker": marker, "markersize": 4}
+    axes, models = list(axes), list(curves.groupby("model", sort=False))
+    for ax in axes[len(models) :]:
+        ax.set_axis_off()
+    for ax, (model, group) in zip(axes, models, strict=False):
+        colour, marker, _ = MODEL_STYLES[model]
+        ax.plot([0, 9], [0, 9], color=INK, linewidth=0.7)
         runs = group.groupby("seed")
-        for (label, style), ends in zip(styles.items(), (runs.head(1), runs.tail(1)), strict=True):
+        before = {"linestyle": ":", "color": "0.5"}
+        after = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1}
+        for ends, style in ((runs.head(1), before), (runs.tail(1), after)):
             read = ends.filter(regex="^digit_").dropna(axis=1, how="all").to_numpy()
             lines = read.reshape(len(read), 10, -1).transpose(1, 0, 2).reshape(10, -1)
-            for handle in ax.plot(range(10), lines, **style)[:1]:
-                handle.set_label(label)
+            ax.plot(range(10), lines, **style)
+        if np.abs(ax.dataLim.intervaly).max() > 100:
+            ax.set_yscale("symlog", linthresh=10)
+            ax.yaxis.get_major_locator().set_params(numticks=7)
         ax.set(xlabel="digit shown", xticks=range(10), title=model_label(model))
-        ax.legend(loc="best")
+        ax.margins(y=0.1)
     axes[0].set(ylabel="value read")
 
 
@@ -450,7 +479,7 @@ def length_plot(
         ax.plot(zero.index, zero / scale, ":", color=INK, linewidth=1.5, label="answering 0")
         ax.set(yscale="log", xlabel="length", ylabel=words)
         ax.xaxis.get_major_locator().set_params(integer=True)
-    axes[0].legend(loc="best")
+    legend_below(axes[0])
 
 
 def example_sequences(

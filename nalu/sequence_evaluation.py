@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from .tasks.mnist import SequentialMNIST
 from .training.run import least
 from .training.sequence_run import EXACT, SequenceLog, SequenceRun
+from .training.sequences import windows_and_targets
 
 LEARNED = 10.0  # times the least validation error that a reference run may have
 RUN = ["protocol", "operation", "model", "z_strength", "epochs", "seed", "key"]
@@ -39,6 +41,15 @@ def errors_by_length(table: pd.DataFrame) -> pd.DataFrame:
     """The columns of test errors of a sweep or of learning curves, named by their length."""
     columns = [name for name in table if name.startswith("test_error_")]
     return table[columns].rename(columns=lambda name: int(name.rpartition("_")[2]))
+
+
+def errors_of_zero(task: SequentialMNIST) -> pd.Series:
+    """The MSE of a model that always answers 0, over the test sequences of each length."""
+    errors = {}
+    for length in task.test_lengths:
+        _, targets = windows_and_targets(task, length)
+        errors[length] = task.scored(targets).square().mean().item()
+    return pd.Series(errors)
 
 
 def learned(references: pd.DataFrame) -> pd.DataFrame:
@@ -75,6 +86,18 @@ def sequence_thresholds(references: pd.DataFrame) -> pd.Series:
             f"{n} reference runs that learned the digits: a threshold takes two or more"
         )
     return errors.mean() + stats.t.ppf(0.99, n - 1) * errors.std() / math.sqrt(n)
+
+
+def sparse_from(curves: pd.DataFrame, limit: float = 1e-3) -> pd.Series:
+    """From which step on the sparsity error of each run stays at ``limit`` or below, by key.
+
+    NaN if it does not at the end.
+    """
+    steps = {}
+    for key, curve in curves.groupby("key", sort=False):
+        from_here_on = curve.sparsity_error[::-1].cummax()
+        steps[key] = curve.step[from_here_on <= limit].min()
+    return pd.Series(steps, dtype=float)
 
 
 def sequence_scores(curves: pd.DataFrame, thresholds: pd.Series) -> pd.DataFrame:

@@ -9,11 +9,12 @@ from numbers import Integral
 import pandas as pd
 from IPython.display import display
 from myst_nb import glue as _glue
+from torch import nn
 
 from .evaluation import RULES, chance_of_fewer, differences, wilson
 from .experiments import EXPERIMENTS
-from .training.sequence_run import EXACT, LSTMS
-from .units import unit_named
+from .training.sequence_run import EXACT, LSTMS, SequenceRun
+from .units import Recurrent, unit_named
 
 OPERATION_SIGNS = {
     "add": "$a + b$", "sub": "$a - b$", "mul": "$a \\cdot b$",
@@ -268,6 +269,34 @@ def sequence_table(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
                 "minutes": run.seconds / 60,
             }
         )
+    return pd.DataFrame(rows)
+
+
+def weights_table(
+    before: dict[SequenceRun, nn.Module],
+    after: dict[SequenceRun, nn.Module],
+    curves: pd.DataFrame,
+) -> pd.DataFrame:
+    """What runs of sequential MNIST have learned: a row a run whose unit has weights.
+
+    Args:
+        before: their models before training.
+        after: those at its end, as far as they are known.
+        curves: of ``nalu.learning_curves``.
+    """
+    labels = ["operation", "model", "seed"]
+    ends = curves.groupby(labels).last().filter(regex="^digit_9")
+    rows = []
+    for run, model in before.items():
+        if not isinstance(model.accumulator, Recurrent):
+            continue
+        names = run.task.operation, run.model, run.seed
+        row = dict(zip(labels, names, strict=True)) | {"model": model_label(run.model)}
+        for when, models in (("before", before), ("after", after)):
+            weights = models[run].accumulator.unit.weight[0].tolist() if run in models else []
+            row[f"weights {when}"] = ", ".join(rounded(w, ".3g") for w in weights) or "not kept"
+        nine = ends.loc[names].dropna()
+        rows.append({**row, "a 9 is read as": ", ".join(rounded(x, ".3g") for x in nine)})
     return pd.DataFrame(rows)
 
 

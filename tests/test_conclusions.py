@@ -1,7 +1,5 @@
 """What the text of the book concludes still follows from what its notebooks compute."""
 
-import json
-
 import nbformat
 import pytest
 
@@ -16,7 +14,7 @@ def glued(build, site):
             for output in cell.get("outputs", []):
                 if "scrapbook" in output.metadata:
                     (text,) = output.data.values()
-                    found[output.metadata.scrapbook.name] = json.loads(text)
+                    found[output.metadata.scrapbook.name] = float(text)  # it may be nan
         return found
 
     return numbers
@@ -168,3 +166,43 @@ def test_the_fall_beyond_a_hundred_inputs_is_the_medians(glued):
     differ = sum(number[f"{p}-differ"] for p in ("input_size", "overlap_ratio", "subset_ratio"))
     assert differ <= 3
     assert number["square-sparsity"] > 5 * 0.0035
+
+
+def test_the_nmu_and_the_nau_extrapolate_as_the_operations_do(glued):
+    number = glued("09-sequential-mnist")
+    for name in ("product-NMU", "sum-NAU"):
+        assert number[f"{name}-solved"] > 0.8 * number[f"{name}-scored"]
+        assert number[f"{name}-runs"] == number["seeds"]
+        assert number[f"{name}-excess"] < 50
+    for name in ("product-NACMul", "sum-NAC"):
+        assert 0 < number[f"{name}-solved"] < 0.2 * number[f"{name}-scored"]
+        assert number[f"{name}-runs"] == 1
+        assert number[f"{name}-excess"] > 1000
+    assert number["product-NALU-solved"] == number["product-LSTM-solved"] == 0
+
+
+def test_the_nmu_and_the_nau_are_sparse_before_the_ramp(glued):
+    number = glued("09-sequential-mnist")
+    assert number["product-sparse-from"] < 10_000 < number["product-steps"]
+    assert number["sum-sparse-from"] < number["sum-steps"] < 10_000
+    assert number["right-first"] < number["right-last"] / 1.5  # NAC• leaves where it was right
+    assert number["starts-right"] < 25 < 50 < number["starts-flat"]
+
+
+def test_nac_arrives_with_more_steps(glued):
+    number = glued("09-sequential-mnist")
+    assert number["longer-sum-solved"] == number["sum-lengths"] > number["sum-NAC-solved"]
+    assert number["sum-steps"] < number["longer-sum-last"]
+    assert number["longer-product-solved"] == 0
+    assert 1 < number["longer-product-over"] < number["product-NACMul-excess"] / 100
+    for name in ("sum", "product"):
+        assert 0.9 < abs(number[f"longer-{name}-state"]) < 1
+
+
+def test_success_depends_on_the_length_that_is_asked_for(glued):
+    number = glued("09-sequential-mnist")
+    assert number["product-LSTM (read-out)-solved"] <= 2 * number["seeds"]  # of 1 and 2 digits
+    assert number["lstm-beyond"] > 10
+    assert number["lstm-least"] > 50 * number["threshold"]
+    assert number["product-zero"] < 2 < 100 < number["sum-zero"]
+    assert number["paper-margin"] < number["margin"] / 2

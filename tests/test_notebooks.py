@@ -47,8 +47,8 @@ SMALLEST = {
         "simple_seeds": 2, "simple_iterations": 1000,
     },
     "09-sequential-mnist": {
-        "operation": "sum", "models": ["LSTM (read-out)", "NAC₊"], "seeds": 1, "references": 2,
-        "epochs": 0, "live_epochs": 0, "example_length": 2,
+        "models": ["LSTM (read-out)"], "sum_models": ["NAC₊"], "seeds": 1, "references": 2,
+        "epochs": 0, "longer_epochs": 0, "live_epochs": 0, "example_length": 2,
     },
     "10-how-this-book-computes": {"iterations": 1000, "seconds": 0.01, "numbers": 10000},
     "04-moments": {"samples": 1000, "depth": 1, "width": 1, "initialisations": 10},

@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 
 from nalu.sequence_evaluation import (
+    errors_of_zero,
     learned,
     sequence_score,
     sequence_scores,
     sequence_thresholds,
+    sparse_from,
 )
-from nalu.tasks.mnist import SequentialMNIST
+from nalu.tasks.mnist import SequentialMNIST, load
 from nalu.training.sequence_run import SequenceLog, SequenceRun
 
 RUN = SequenceRun("NMU", SequentialMNIST(test_lengths=(1, 3)))
@@ -87,3 +89,24 @@ def test_scores():
     assert (scores.threshold == 1.0).all()
     with pytest.raises(ValueError, match=r"thresholds are for lengths \[1\]"):
         sequence_scores(curves, pd.Series({1: 1.0}))
+
+
+def test_a_run_is_sparse_from_where_its_weights_stay():
+    errors = {
+        "stays": [0.4, 0.0, 0.0, 0.0],
+        "leaves": [0.0, 0.4, 0.001, 0.0],
+        "not": [0.0] * 3 + [1],
+    }
+    curves = [curve(key=key).assign(sparsity_error=error) for key, error in errors.items()]
+    steps = sparse_from(pd.concat(curves))
+    assert steps[["stays", "leaves"]].to_dict() == {"stays": 10, "leaves": 20}
+    assert math.isnan(steps["not"])
+
+
+def test_the_error_of_answering_zero_is_the_mean_square_of_the_targets():
+    """At length 1 they are the digits themselves, and all of them."""
+    labels = load()["test"].labels.double()
+    for operation, digits in (("sum", labels), ("product", labels[labels > 0])):
+        errors = errors_of_zero(SequentialMNIST.of(operation))
+        assert errors[1] == pytest.approx(digits.square().mean().item(), rel=1e-12)
+        assert errors.is_monotonic_increasing
