@@ -431,7 +431,7 @@ def digit_plot(axes: Iterable[Axes], curves: pd.DataFrame) -> None:
     axes, models = list(axes), list(curves.groupby("model", sort=False))
     for ax in axes[len(models) :]:
         ax.set_axis_off()
-    for ax, (model, group) in zip(axes, models, strict=False):
+    for ax, (model, group) in zip(axes[: len(models)], models, strict=True):
         colour, marker, _ = MODEL_STYLES[model]
         ax.plot([0, 9], [0, 9], color=INK, linewidth=0.7)
         runs = group.groupby("seed")

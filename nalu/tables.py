@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
-from numbers import Integral
+from numbers import Integral, Real
 
 import pandas as pd
 from IPython.display import display
@@ -23,18 +24,27 @@ OPERATION_SIGNS = {
 MEASURES = ("success rate", "solved at, 1000 steps", "sparsity error")  # as columns of tables
 
 
-def show_table(frame: pd.DataFrame, name: str, caption: str, floatfmt: str = ".3g") -> None:
+def show_table(frame: pd.DataFrame, name: str, caption: str, digits: str = ".3g") -> None:
     """Display a frame as a table that the book numbers, captions and refers to by ``name``.
 
     The cell needs ``mystnb: {markdown_format: myst}`` in its metadata. Column names and texts
-    may hold MyST, such as $x$ for maths.
+    may hold MyST, such as $x$ for maths; numbers are ``rounded``, all else is as it is.
     """
-    rows = frame.to_markdown(index=False, floatfmt=floatfmt)
+
+    def text(cell) -> str:
+        number = isinstance(cell, Real) and not isinstance(cell, bool)
+        return rounded(cell, digits) if number else str(cell)
+
+    shown = frame.map(text)
+    number = re.compile(r"[-−]?[\d,.]+(e[-+]\d+)?|nan|inf")
+    numeric = [shown[column].map(number.fullmatch).notna().all() for column in shown]
+    sides = ["right" if right else "left" for right in numeric]
+    rows = shown.to_markdown(index=False, disable_numparse=True, colalign=sides)
     display(
         {
             "text/markdown": f":::{{table}} {caption}\n:name: {name}\n\n{rows}\n:::\n",
-            "text/html": frame.to_html(index=False, float_format=f"{{:{floatfmt}}}".format),
-            "text/plain": frame.to_string(index=False),
+            "text/html": shown.to_html(index=False),
+            "text/plain": shown.to_string(index=False),
         },
         raw=True,
     )
@@ -83,7 +93,12 @@ def measure(row: pd.Series, name: str, scale: float | None = None) -> str:
 
 
 def rounded(value: float, digits: str) -> str:
-    """A number to so many digits, in thousands of them with commas and not as a power of ten."""
+    """A number to so many digits, in thousands of them with commas and not as a power of ten.
+
+    From a million on it is a power of ten; a whole number keeps all of its digits.
+    """
+    if isinstance(value, Integral):
+        return f"{value:,}"
     return f"{float(f'{value:{digits}}'):,g}" if abs(value) >= 100 else f"{value:{digits}}"
 
 
@@ -236,7 +251,7 @@ def bench_table(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (task, model), group in table.groupby(["task", "model"], sort=False):
         cells = {
-            engine: f"{step:.3g} ({times:.3g})"
+            engine: f"{rounded(step, '.3g')} ({rounded(times, '.3g')})"
             for engine, step, times in zip(
                 group.engine, group["µs a step"], group["times plain"], strict=True
             )
@@ -293,8 +308,10 @@ def weights_table(
         names = run.task.operation, run.model, run.seed
         row = dict(zip(labels, names, strict=True)) | {"model": model_label(run.model)}
         for when, models in (("before", before), ("after", after)):
-            weights = models[run].accumulator.unit.weight[0].tolist() if run in models else []
-            row[f"weights {when}"] = ", ".join(rounded(w, ".3g") for w in weights) or "not kept"
+            row[f"weights {when}"] = "not kept"
+            if run in models:
+                weights = models[run].accumulator.unit.weight.flatten().tolist()
+                row[f"weights {when}"] = ", ".join(rounded(w, ".3g") for w in weights)
         nine = ends.loc[names].dropna()
         rows.append({**row, "a 9 is read as": ", ".join(rounded(x, ".3g") for x in nine)})
     return pd.DataFrame(rows)

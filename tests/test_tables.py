@@ -7,6 +7,8 @@ import pytest
 
 from nalu import tables
 from nalu.evaluation import summary
+from nalu.tasks.mnist import SequentialMNIST
+from nalu.training.sequence_run import SequenceRun
 
 
 def row(**values):
@@ -230,3 +232,33 @@ def test_a_point_that_was_not_published_is_in_a_boundary_table():
 def test_a_model_without_a_name_is_called_by_its_layers():
     assert tables.model_label("NAU-NACMul") == "NAU-NAC•"
     assert tables.model_label("NAC-NALU (separate)") == "NAC₊-NALU (separate)"
+
+
+def test_a_table_shows_numbers_rounded_and_texts_as_they_are(monkeypatch):
+    shown = []
+    monkeypatch.setattr(tables, "display", lambda data, raw: shown.append(data))
+    frame = pd.DataFrame(
+        {"$x$": ["1,000", "2"], "steps": [5_000_000, 38_800], "error": [1234.5, 2.5e-7]}
+    )
+    tables.show_table(frame, "tab-name", "A caption.", digits=".2g")
+    markdown = shown[0]["text/markdown"].splitlines()
+    assert markdown[:3] == [":::{table} A caption.", ":name: tab-name", ""]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in markdown[3:7]]
+    assert cells[0] == ["$x$", "steps", "error"]
+    assert all(side.endswith("-:") for side in cells[1])
+    assert cells[2:] == [["1,000", "5,000,000", "1,200"], ["2", "38,800", "2.5e-07"]]
+    assert "<td>38,800</td>" in shown[0]["text/html"]
+    tables.show_table(frame.assign(error=["—", (1.0, 2)]), "tab-name", "A caption.")
+    assert "(1.0, 2)" in shown[1]["text/markdown"]
+    assert not shown[1]["text/markdown"].splitlines()[4].endswith(":|")
+
+
+def test_the_weights_of_a_run_stand_beside_what_it_reads():
+    run = SequenceRun("NALU (separate)", SequentialMNIST(test_lengths=(1,)), epochs=0)
+    lstm = run.but(unit="LSTM", model="", z_strength=0.0)
+    models = {each: each.build() for each in (run, lstm)}
+    curve = {"operation": "product", "model": run.model, "seed": 0, "digit_9": [1.0, 40_800.0]}
+    (line,) = tables.weights_table(models, {}, pd.DataFrame(curve)).to_dict("records")
+    assert len(line["weights before"].split(", ")) == 4  # two matrices of two weights
+    assert line["weights after"] == "not kept"
+    assert line["a 9 is read as"] == "40,800"
