@@ -71,6 +71,8 @@ def model_named(name: str | tuple[str, str]) -> tuple[str, tuple[str, str]]:
     """
     if isinstance(name, str):
         name = name if name in MODELS else unit_named(name).__name__
+        if name not in MODELS:
+            raise ValueError(f"{name} is a unit and no model: name its layers, ('NAU', {name!r})")
         return name, MODELS[name]
     layers = tuple(layer_named(unit) for unit in name)
     known = {units: model for model, units in MODELS.items()}

@@ -4,6 +4,7 @@ from collections import Counter
 
 import pytest
 
+from nalu import experiments
 from nalu.experiments import (
     BASIC,
     EXACT,
@@ -105,6 +106,13 @@ def test_models_by_every_name():
     assert model_named("NALU (separate)")[1] == ("NAC", "NALU (separate)")
     with pytest.raises(ValueError, match="no unit is named 'NAK'"):
         model_named("NAK")
+
+
+def test_a_unit_that_is_no_model_is_an_error_that_says_how_to_make_one(monkeypatch):
+    monkeypatch.setattr(experiments, "unit_named", lambda name: type(name, (), {}))
+    with pytest.raises(ValueError, match=r"Doubled is a unit and no model.*\('NAU', 'Doubled'\)"):
+        model_named("Doubled")
+    assert "Doubled" not in Named(["NMU"])
 
 
 def test_a_named_model_is_in_by_every_name():

@@ -132,11 +132,11 @@ class SequentialMNIST:
                 f"operation is {self.operation!r}: it must be one of {', '.join(OPERATIONS)}"
             )
         for name, low, high in (("digits", 0, 9), ("test_lengths", 1, 10_000)):
-            numbers = tuple(getattr(self, name))
+            numbers = getattr(self, name)
             try:
                 numbers = tuple(as_whole(n, name, low, high) for n in numbers)
                 allowed = bool(numbers) and list(numbers) == sorted(set(numbers))
-            except ValueError:
+            except (TypeError, ValueError):
                 allowed = False
             if not allowed:
                 raise ValueError(

@@ -119,9 +119,11 @@ def train(
     raises ends the training. ``device`` is the GPU if there is one.
 
     Raises:
-        ValueError: the runs differ in more than their seeds.
+        ValueError: the runs differ in more than their seeds, or are of section 3.2.
     """
     run = runs[0]
+    if reason := refusal(run):
+        raise ValueError(f"engine 'reference' {reason}: use engine 'auto'")
     if any(other.but(seed=run.seed) != run for other in runs):
         raise ValueError("the reference engine trains runs side by side that differ in seed only")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -163,6 +163,7 @@ def test_the_largest_target_is_finite_and_rounded_as_documented():
         ({"train_length": 2.0}, "train_length is 2.0"),
         ({"test_lengths": (0, 1)}, "test_lengths is \\(0, 1\\)"),
         ({"test_lengths": (2, 1)}, "ascending"),
+        ({"test_lengths": 5}, "test_lengths is 5: it must be whole numbers from 1"),
         ({"prefixes": 1}, "prefixes is 1: it must be True or False"),
     ],
 )
