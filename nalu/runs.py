@@ -20,7 +20,15 @@ from tqdm import tqdm
 
 from .evaluation import score
 from .sequence_evaluation import sequence_score
-from .store import Record, Store, commit, default_store, provenance, without_curve
+from .store import (
+    Record,
+    Store,
+    code_digest,
+    commit,
+    default_store,
+    provenance,
+    without_curve,
+)
 from .training import cpu, cuda, reference, sequences
 from .training.run import TASKS, Filed, Run
 from .training.sequence_run import SequenceRun
@@ -41,8 +49,10 @@ def engine_for(run: Run, engine: str = "auto") -> str:
     """The engine of that name, or with "auto" the fastest that serves the run.
 
     Raises:
-        ValueError: no engine has that name, or it does not serve the run, and why.
+        ValueError: no engine has that name, or it does not serve the run, and why; no run.
     """
+    if not isinstance(run, Filed):
+        raise ValueError(f"{run!r} is no run: take those that nalu.experiments makes")
     if engine != "auto" and engine not in ENGINES:
         raise ValueError(
             f"no engine is named {engine!r}: use 'auto' or one of {', '.join(ENGINES)}"
@@ -75,16 +85,19 @@ def compute(
     ``folder`` is for the checkpoint of a long training, which stays there.
     """
     device, options = device_of(engine), {}
+    where = provenance(device)
     if engine == "sequences":
         options["checkpoint"] = folder and checkpoint_of(runs, engine, folder)
+        options["provenance"] = where
         if device == "cpu":
             torch.set_num_threads(1)
-    where = provenance(device)  # of the code that is about to run
     # What a run took of its core, whatever else ran there.
     clock = time.thread_time if keeps_one_core(engine) else time.perf_counter
     begin = clock()
     logs = ENGINES[engine].train(runs, tick, **options)
-    seconds = clock() - begin + (logs[0].earlier if options else 0.0)
+    seconds = clock() - begin
+    if options:
+        where, seconds = logs[0].provenance, seconds + logs[0].earlier
     return [
         Record.of(run, engine, log, score_of(run, log), where, seconds / len(runs))
         for run, log in zip(runs, logs, strict=True)
@@ -108,7 +121,7 @@ def checkpoint_of(runs: Sequence[Filed], engine: str, folder: Path) -> Path:
         seeds = ",".join(str(run.seed) for run in runs)
         name = f"{runs[0].kind(engine)}-{len(runs)}_seeds_{zlib.crc32(seeds.encode()):08x}"
     clean = commit() and "dirty" not in commit()
-    return Path(folder) / f"{name}{'' if clean else '-uncommitted'}.checkpoint"
+    return Path(folder) / f"{name}{'' if clean else f'-{code_digest()}'}.checkpoint"
 
 
 def together(runs: Iterable[Filed], engine: str) -> list[list[Filed]]:
@@ -267,13 +280,16 @@ def _computed(missing: dict[str, list[Filed]], folder: Path, client, bar: Progre
             futures.add(future)
             future.add_done_callback(done.put)
         for _ in tasks:
+            if failure and client and done.empty():
+                break  # what runs elsewhere does not hear ``stop``
             future = done.get()
-            if pool and (error := future.exception() if not future.cancelled() else failure):
+            if error := failure if future.cancelled() else future.exception():
                 # What others have finished by now is not lost.
                 failure = failure or error
                 stop.set()
                 for other in futures:
-                    other.cancel()
+                    if not other.done():  # or Dask would forget what it has
+                        other.cancel()
                 continue
             # One that failed stays, and so is cancelled: Dask would answer an equal call with it.
             records = future.result()
@@ -390,7 +406,9 @@ def verify(store: Store, sample: int, seed: int = 0, seconds: float | None = Non
     for kept in filter(None, map(store.get, _drawn(store.keys(), seed))):
         if len(compared) == sample:
             break
-        if seconds is not None and kept.seconds > seconds:
+        # Of runs that were trained side by side each has its share of the seconds.
+        others = 1 if keeps_one_core(kept.engine) else SIDE_BY_SIDE[kept.engine]
+        if seconds is not None and others * kept.seconds > seconds:
             continue
         run = run_of(kept)
         if ENGINES[kept.engine].refusal(run):  # without a GPU

@@ -65,8 +65,9 @@ def commit() -> str:
     Only what decides results counts as changed: the package and its dependencies.
     """
     changes = ["status", "--porcelain", "--", ".", "../pyproject.toml", "../constraints.txt"]
+    tracked = ["ls-files", "--error-unmatch", __file__]  # or the commit is another project's
     texts = []
-    for command in (["rev-parse", "HEAD"], changes):
+    for command in (["rev-parse", "HEAD"], changes, tracked):
         try:
             done = subprocess.run(
                 ["git", *command], cwd=Path(__file__).parent, capture_output=True, text=True,
@@ -76,6 +77,16 @@ def commit() -> str:
             return ""
         texts.append(done.stdout.strip())
     return texts[0] + "-dirty" * bool(texts[1])
+
+
+@lru_cache
+def code_digest() -> str:
+    """What tells changes of this code apart, committed or not."""
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
+
+
+commit(), code_digest()  # those of what is imported now: the files may change before it computes
 
 
 def provenance(device: str) -> dict:

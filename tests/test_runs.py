@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 from unittest import mock
 
@@ -23,6 +24,7 @@ from nalu.training.run import LAYERS, ranges_text
 from nalu.units import NAU
 
 SHORT = simple_multiplication(seeds=range(3), models=["NMU", "Linear"], iterations=2000)
+SIMPLE = simple_multiplication(seeds=range(4), models=["NMU"], iterations=2000)
 
 
 def test_one_row_a_run_in_order(tmp_path):
@@ -107,6 +109,8 @@ def test_records_are_drawn_from_every_kind_alike():
 def test_auto_takes_the_fastest_engine_that_serves():
     assert runs.engine_for(SHORT[0]) == "cpu"
     assert runs.engine_for(SHORT[0].but(stream="authors")) == "reference"
+    with pytest.raises(ValueError, match="'NMU' is no run: take those"):
+        nalu.sweep(["NMU"])
     with pytest.raises(ValueError, match="no engine is named 'gpu'"):
         nalu.sweep(SHORT, engine="gpu")
     with pytest.raises(ValueError, match="'cpu' has no stream 'authors': use 'auto' or one of ref"):
@@ -314,6 +318,35 @@ def test_a_run_that_failed_on_a_client_is_forgotten_there(tmp_path):
     with pytest.raises(RuntimeError, match="no luck"):
         nalu.sweep(SHORT[:1], store=tmp_path, client=client, progress=False)
     future.cancel.assert_called_once()
+
+
+def test_what_a_client_has_finished_when_a_run_fails_is_not_lost(tmp_path):
+    """Seed 1 fails, 0 and 2 are finished by then, and 3 is not waited for."""
+    futures = {run.seed: Future() for run in SIMPLE}
+
+    def submit(function, batch, *arguments):
+        (run,) = batch
+        if run.seed == 3:  # the last: all others are through
+            futures[1].set_exception(RuntimeError("no luck"))
+            for seed in (0, 2):
+                futures[seed].set_result(function([SIMPLE[seed]], *arguments))
+        return futures[run.seed]
+
+    client = SimpleNamespace(submit=submit)
+    with pytest.raises(RuntimeError, match="no luck"):
+        nalu.sweep(SIMPLE, store=tmp_path, client=client, progress=False)
+    assert {run.seed for run in SIMPLE if runs.in_store(run, "cpu", Store(tmp_path))} == {0, 2}
+
+
+def test_verify_counts_the_seconds_of_what_was_trained_beside_a_run(tmp_path):
+    """One of several that took 3 s in all, a share each, may take all of them again alone."""
+    run = SHORT[0].but(iterations=10, evaluate_every=10)
+    nalu.sweep([run], "reference", store=tmp_path, progress=False)
+    store = Store(tmp_path)
+    kept = runs.in_store(run, "reference", store)
+    store.add([replace(kept, seconds=3 / runs.SIDE_BY_SIDE["reference"])])
+    assert len(runs.verify(Store(tmp_path), 1, seconds=2)) == 0
+    assert len(runs.verify(Store(tmp_path), 1, seconds=4)) == 1
 
 
 PEAK = """

@@ -225,7 +225,7 @@ def test_other_code_does_not_go_on_with_what_no_commit_has(monkeypatch):
         monkeypatch.setattr(runs, "commit", lambda commit=commit: commit)
         names.append(runs.checkpoint_of([RUN], "sequences", "x").name)
     assert names[0] == names[1] == f"{RUN.key('sequences')}.checkpoint"
-    assert names[2] == names[3] == f"{RUN.key('sequences')}-uncommitted.checkpoint"
+    assert names[2] == names[3] == f"{RUN.key('sequences')}-{runs.code_digest()}.checkpoint"
 
 
 def test_a_diverged_run_is_a_row(tmp_path):

@@ -2,9 +2,13 @@
 
 import json
 import resource
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,3 +216,34 @@ def test_parameters_of_two_machines_are_in_two_files(store, records):
     store.add([other])
     assert np.array_equal(store.parameters(mine), mine.parameters)
     assert np.array_equal(store.parameters(other), other.parameters)
+
+
+def git(folder, *arguments):
+    author = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    command = ["git", *author, *arguments]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def commit_in(folder, code="pass"):
+    """What a process says that runs a copy of the package there."""
+    command = [sys.executable, "-c", f"from nalu import store; {code}; print(store.commit())"]
+    done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def test_the_commit_is_that_of_the_code_that_was_imported(tmp_path):
+    package = Path(store_module.__file__).parent
+    shutil.copytree(package, tmp_path / "nalu", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / ".gitignore").write_text("__pycache__\nignored\n")
+    git(tmp_path, "init", "--quiet")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "first")
+    first = git(tmp_path, "rev-parse", "HEAD").strip()
+    later = (
+        "import os; open('nalu/new.py', 'w').close(); os.system('git add .');"
+        "os.system('git -c user.name=A -c user.email=a commit --quiet -m later')"
+    )
+    assert commit_in(tmp_path, later) == first != git(tmp_path, "rev-parse", "HEAD").strip()
+    copy = tmp_path / "ignored"
+    shutil.copytree(tmp_path / "nalu", copy / "nalu")
+    assert commit_in(copy) == ""  # and not that of the project around it

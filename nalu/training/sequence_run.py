@@ -221,6 +221,8 @@ class SequenceLog:
     # (parameters,) float32, in the order of ``model.parameters()``; not finite if it diverged
     parameters: np.ndarray = field(compare=False)
     earlier: float = field(default=0.0, compare=False)  # seconds before it was last resumed
+    # what was said of the computers and the code that trained it, joined by " then "
+    provenance: dict[str, str] = field(default_factory=dict, compare=False)
 
     def table(self) -> np.ndarray:
         """(evaluations, columns) float32: step, validation, epoch, sparsity, test, digits.

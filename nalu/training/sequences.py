@@ -12,6 +12,7 @@ read once, and sequences of all lengths are gathered from the values read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -93,6 +94,7 @@ def train(
     device: str | torch.device | None = None,
     checkpoint: str | Path | None = None,
     digits: dict[str, Digits] | None = None,
+    provenance: dict[str, str] | None = None,
 ) -> list[SequenceLog]:
     """Train runs that differ in their seeds only, side by side.
 
@@ -106,13 +108,18 @@ def train(
             training goes on from it, on a CPU to the same bits as without the interruption;
             that may also be for more epochs than it was begun with. It stays when all is done.
         digits: in place of all of MNIST, as ``load`` gives them.
+        provenance: what is recorded of this computer and code. The logs have it, after that in
+            the checkpoint where they differ: "this then that".
 
     Raises:
-        ValueError: the runs differ in more than their seeds, there are too few digits for a
-            sequence, or the checkpoint is damaged or another training's.
+        ValueError: the runs differ in more than their seeds or are of other tasks, there are too
+            few digits for a sequence, or the checkpoint is damaged or another training's.
     """
+    if reason := refusal(runs[0]):
+        raise ValueError(f"engine 'sequences' {reason}: use engine 'auto'")
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     training = Training(runs, device, dtype, mnist.load() if digits is None else digits)
+    training.provenance = provenance or {}
     path = None if checkpoint is None else Path(checkpoint)
     if path is not None and path.exists():
         training.resume(path)
@@ -172,6 +179,7 @@ class Training:
         # A processor core is shared with others; what counts is the time on it.
         self.clock = time.thread_time if device.type == "cpu" else time.perf_counter
         self.begin, self.earlier = self.clock(), 0.0  # seconds, those before it was resumed
+        self.provenance: dict[str, str] = {}
 
     def _windows(self, split: str, seeds: Tensor, purpose: int, length: int) -> Tensor:
         """Sequences of digits of a split, an order for every seed: (seeds, windows, length)."""
@@ -293,6 +301,7 @@ class Training:
                     None if diverged < 0 else diverged,
                     np.concatenate([p[i].numpy(force=True).ravel() for p in parameters]),
                     self.earlier,
+                    self.provenance,
                 )
             )
         return logs
@@ -311,11 +320,11 @@ class Training:
             "epoch": self.epoch,
             "evaluated": self.evaluated,
             "seconds": self.earlier + self.clock() - self.begin,
+            "provenance": self.provenance,
         }
-        content = safetensors.torch.save(
-            {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
-            {"training": json.dumps(header)},
-        )
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        header["checksum"] = _checksum(tensors)
+        content = safetensors.torch.save(tensors, {"training": json.dumps(header)})
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
 
@@ -336,6 +345,9 @@ class Training:
             )
         self.epoch, self.evaluated = header["epoch"], header["evaluated"]
         self.earlier = header["seconds"]
+        for name, before in header["provenance"].items():
+            legs = [*before.split(" then "), self.provenance.get(name, before)]
+            self.provenance[name] = " then ".join(dict.fromkeys(legs))
         self.diverged_at.copy_(tensors["diverged at"])
         state = self.optimizer.state_dict()
         with torch.no_grad():
@@ -362,11 +374,19 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["training"])
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if header["checksum"] != _checksum(tensors):
+            raise ValueError("its checksum does not fit")
+        return tensors, header
     except (SafetensorError, KeyError, ValueError) as reason:
         raise ValueError(
             f"{path} is not a whole checkpoint ({reason}): delete it to begin anew"
         ) from reason
+
+
+def _checksum(tensors: dict[str, Tensor]) -> str:
+    content = b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors))
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _sparsity_error(model: SequenceModel) -> Tensor:

@@ -396,11 +396,28 @@ def test_a_log_has_the_parameters_of_the_trained_model(few):
         assert threes == pytest.approx(log.digits[-1][3][0], rel=1e-4)
 
 
-@pytest.mark.parametrize("damage", [b"", b"nonsense", None])
+def test_a_resumed_training_names_the_code_and_the_computer_of_every_part(few, tmp_path):
+    path, last = tmp_path / "checkpoint", None
+    for epochs, commit in enumerate(["old", "new", "new"]):
+        here = {"commit": commit, "device": "this"}
+        (last,) = train([RUN.but(epochs=epochs)], checkpoint=path, digits=few, provenance=here)
+    assert last.provenance == {"commit": "old then new", "device": "this"}
+
+
+def one_bit_flipped(content: bytes) -> bytes:
+    """In a number: the file still has the form of a checkpoint."""
+    return content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda content: b"", lambda content: b"nonsense", lambda content: content[:-9],
+     one_bit_flipped],
+)  # fmt: skip
 def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(damage, few, tmp_path):
     path = tmp_path / "checkpoint"
     train([RUN.but(epochs=0)], checkpoint=path, digits=few)
-    path.write_bytes(path.read_bytes()[:-9] if damage is None else damage)
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=r"checkpoint is not a whole checkpoint.*delete it"):
         train([RUN], checkpoint=path, digits=few)
 
@@ -408,6 +425,8 @@ def test_a_damaged_checkpoint_is_an_error_that_says_what_to_do(damage, few, tmp_
 def test_what_else_the_engine_refuses(few, tmp_path):
     assert refusal(RUN) == ""
     assert refusal(simple_multiplication()[0])
+    with pytest.raises(ValueError, match="'sequences' trains sequential MNIST only: use engine"):
+        train(simple_multiplication()[:1], digits=few)
     with pytest.raises(ValueError, match="differ in more than their seeds"):
         train([RUN, RUN.but(epochs=3)], digits=few)
     path = tmp_path / "checkpoint"
