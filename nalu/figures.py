@@ -450,14 +450,14 @@ def digit_plot(axes: Iterable[Axes], curves: pd.DataFrame) -> None:
 
 
 def length_plot(
-    axes: tuple[Axes, Axes], scores: pd.DataFrame, reference: pd.DataFrame, zero: pd.Series
+    axes: tuple[Axes, Axes], scores: pd.DataFrame, reference: pd.DataFrame, blind: pd.Series
 ) -> None:
     """Test error over the length of sequences, and as a multiple of the threshold.
 
     Args:
         scores: of ``sequence_evaluation.sequence_scores``, a line a run.
         reference: the same of the runs behind the threshold.
-        zero: the error of answering 0, by length.
+        blind: the error of a model that sees no image, by length.
     """
     for model, group in pd.concat([reference, scores]).groupby("model", sort=False):
         colour, marker, line = MODEL_STYLES[model]
@@ -476,7 +476,7 @@ def length_plot(
         (axes[0], 1, "test error"), (axes[1], limits, "test error / threshold")
     ):  # fmt: skip
         ax.plot(limits.index, limits / scale, "--", color=INK, linewidth=1, label="threshold")
-        ax.plot(zero.index, zero / scale, ":", color=INK, linewidth=1.5, label="answering 0")
+        ax.plot(blind.index, blind / scale, ":", color=INK, linewidth=1.5, label="no image seen")
         ax.set(yscale="log", xlabel="length", ylabel=words)
         ax.xaxis.get_major_locator().set_params(integer=True)
     legend_below(axes[0])

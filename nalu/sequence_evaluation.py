@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from .tasks import mnist
 from .tasks.mnist import SequentialMNIST
 from .training.run import least
 from .training.sequence_run import EXACT, SequenceLog, SequenceRun
@@ -43,12 +44,18 @@ def errors_by_length(table: pd.DataFrame) -> pd.DataFrame:
     return table[columns].rename(columns=lambda name: int(name.rpartition("_")[2]))
 
 
-def errors_of_zero(task: SequentialMNIST) -> pd.Series:
-    """The MSE of a model that always answers 0, over the test sequences of each length."""
+def blind_errors(task: SequentialMNIST) -> pd.Series:
+    """The MSE of a model that sees no image, over the test sequences of each length.
+
+    It reads every digit as the mean of the allowed ones in training, and operates on them exactly.
+    """
+    labels = mnist.load()["training"].labels
+    mean = labels[task.allowed(labels)].double().mean()
     errors = {}
     for length in task.test_lengths:
         _, targets = windows_and_targets(task, length)
-        errors[length] = task.scored(targets).square().mean().item()
+        states = mnist.OPERATIONS[task.operation](mean.expand(1, length), -1)
+        errors[length] = (task.scored(targets) - task.scored(states)).square().mean().item()
     return pd.Series(errors)
 
 
@@ -60,7 +67,7 @@ def learned(references: pd.DataFrame) -> pd.DataFrame:
     return references[references.validation_error <= LEARNED * references.validation_error.min()]
 
 
-def sequence_thresholds(references: pd.DataFrame) -> pd.Series:
+def sequence_thresholds(references: pd.DataFrame, margin: float | None = None) -> pd.Series:
     """What test errors have to be below, by length (final paper).
 
     Of runs whose unit is "exact" and that ``learned``, the mean of the test errors, and t₀.₉₉
@@ -69,6 +76,7 @@ def sequence_thresholds(references: pd.DataFrame) -> pd.Series:
 
     Args:
         references: their rows of a sweep.
+        margin: standard deviations above the mean, in place of that t and its standard errors.
 
     Raises:
         ValueError: some are of another unit, they are of several tasks or protocols, or fewer than
@@ -85,7 +93,9 @@ def sequence_thresholds(references: pd.DataFrame) -> pd.Series:
         raise ValueError(
             f"{n} reference runs that learned the digits: a threshold takes two or more"
         )
-    return errors.mean() + stats.t.ppf(0.99, n - 1) * errors.std() / math.sqrt(n)
+    if margin is None:
+        margin = stats.t.ppf(0.99, n - 1) / math.sqrt(n)
+    return errors.mean() + margin * errors.std()
 
 
 def sparse_from(curves: pd.DataFrame, limit: float = 1e-3) -> pd.Series:

@@ -300,7 +300,8 @@ def weights_table(
         curves: of ``nalu.learning_curves``.
     """
     labels = ["operation", "model", "seed"]
-    ends = curves.groupby(labels).last().filter(regex="^digit_9")
+    ends = curves.groupby(labels).last()
+    nines = ends.filter(regex="^digit_9")
     rows = []
     for run, model in before.items():
         if not isinstance(model.accumulator, Recurrent):
@@ -312,7 +313,8 @@ def weights_table(
             if run in models:
                 weights = models[run].accumulator.unit.weight.flatten().tolist()
                 row[f"weights {when}"] = ", ".join(rounded(w, ".3g") for w in weights)
-        nine = ends.loc[names].dropna()
+        row["sparsity error"] = ends.loc[names].sparsity_error
+        nine = nines.loc[names].dropna()
         rows.append({**row, "a 9 is read as": ", ".join(rounded(x, ".3g") for x in nine)})
     return pd.DataFrame(rows)
 

@@ -187,6 +187,9 @@ def test_the_nmu_and_the_nau_are_sparse_before_the_ramp(glued):
     assert number["sum-sparse-from"] < number["sum-steps"] < 10_000
     assert number["right-first"] < number["right-last"] / 1.5  # NAC• leaves where it was right
     assert number["starts-right"] < 25 < 50 < number["starts-flat"]
+    for model in ("NACMul", "NAC"):  # half-way to a weight of 1
+        assert 0.4 < number[f"zero-{model}-most"] < 0.5
+    assert number["between-first"] > 2
 
 
 def test_nac_arrives_with_more_steps(glued):
@@ -204,5 +207,7 @@ def test_success_depends_on_the_length_that_is_asked_for(glued):
     assert number["product-LSTM (read-out)-solved"] <= 2 * number["seeds"]  # of 1 and 2 digits
     assert number["lstm-beyond"] > 10
     assert number["lstm-least"] > 50 * number["threshold"]
-    assert number["product-zero"] < 2 < 100 < number["sum-zero"]
-    assert number["paper-margin"] < number["margin"] / 2
+    assert number["product-paper-margin"] < number["margin"] / 2
+    for name, model in (("product", "NMU"), ("sum", "NAU")):
+        assert number[f"{name}-blind"] < 2 < 10 < number[f"{name}-blind-first"]
+        assert number[f"{name}-{model}-theirs"] < number[f"{name}-{model}-solved"]

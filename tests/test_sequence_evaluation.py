@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from nalu.sequence_evaluation import (
-    errors_of_zero,
+    blind_errors,
     learned,
     sequence_score,
     sequence_scores,
@@ -16,6 +16,7 @@ from nalu.sequence_evaluation import (
 )
 from nalu.tasks.mnist import SequentialMNIST, load
 from nalu.training.sequence_run import SequenceLog, SequenceRun
+from nalu.training.sequences import windows_and_targets
 
 RUN = SequenceRun("NMU", SequentialMNIST(test_lengths=(1, 3)))
 TEST = [[9.0, 9.0], [0.5, 9.0], [0.6, 2.0], [0.1, 0.1]]
@@ -45,6 +46,7 @@ def test_thresholds_against_numbers_of_the_t_table():
     assert list(limits.index) == [1, 3]
     assert limits[1] == pytest.approx(2 + 6.9646 / 3**0.5, rel=1e-4)
     assert limits[3] == pytest.approx(5.0)
+    assert sequence_thresholds(table, margin=1.5)[1] == pytest.approx(2 + 1.5)
 
 
 def test_a_reference_that_did_not_learn_the_digits_is_left_out():
@@ -103,10 +105,20 @@ def test_a_run_is_sparse_from_where_its_weights_stay():
     assert math.isnan(steps["not"])
 
 
-def test_the_error_of_answering_zero_is_the_mean_square_of_the_targets():
-    """At length 1 they are the digits themselves, and all of them."""
-    labels = load()["test"].labels.double()
-    for operation, digits in (("sum", labels), ("product", labels[labels > 0])):
-        errors = errors_of_zero(SequentialMNIST.of(operation))
-        assert errors[1] == pytest.approx(digits.square().mean().item(), rel=1e-12)
-        assert errors.is_monotonic_increasing
+def test_a_model_that_sees_no_image_errs_by_the_spread_of_digits():
+    """At length 1 its error is their variance; at 2, by hand, that of all prefixes."""
+    digits = load()
+    for operation, values in (("sum", range(10)), ("product", range(1, 10))):
+        task = SequentialMNIST.of(operation)
+        errors = blind_errors(task)
+        train, test = (
+            [d for d in digits[name].labels.tolist() if d in values]
+            for name in ("training", "test")
+        )
+        mean = np.mean(train)
+        assert errors[1] == pytest.approx(np.mean([(d - mean) ** 2 for d in test]), rel=1e-12)
+    windows, _ = windows_and_targets(task, 2)
+    pairs = digits["test"].labels[windows].double().numpy()
+    both = np.square(pairs[:, 0] - mean), np.square(pairs.prod(1) - mean**2)
+    assert errors[2] == pytest.approx(np.mean(both), rel=1e-12)
+    assert errors.is_monotonic_increasing

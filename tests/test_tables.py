@@ -257,8 +257,10 @@ def test_the_weights_of_a_run_stand_beside_what_it_reads():
     run = SequenceRun("NALU (separate)", SequentialMNIST(test_lengths=(1,)), epochs=0)
     lstm = run.but(unit="LSTM", model="", z_strength=0.0)
     models = {each: each.build() for each in (run, lstm)}
-    curve = {"operation": "product", "model": run.model, "seed": 0, "digit_9": [1.0, 40_800.0]}
+    curve = {"operation": "product", "model": run.model, "seed": 0, "sparsity_error": [0.4, 0.3],
+             "digit_9": [1.0, 40_800.0]}  # fmt: skip
     (line,) = tables.weights_table(models, {}, pd.DataFrame(curve)).to_dict("records")
     assert len(line["weights before"].split(", ")) == 4  # two matrices of two weights
     assert line["weights after"] == "not kept"
+    assert line["sparsity error"] == 0.3
     assert line["a 9 is read as"] == "40,800"
