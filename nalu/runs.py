@@ -20,15 +20,7 @@ from tqdm import tqdm
 
 from .evaluation import score
 from .sequence_evaluation import sequence_score
-from .store import (
-    Record,
-    Store,
-    code_digest,
-    commit,
-    default_store,
-    provenance,
-    without_curve,
-)
+from .store import Record, Store, code_digest, commit, default_store, provenance, without_curve
 from .training import cpu, cuda, reference, sequences
 from .training.run import TASKS, Filed, Run
 from .training.sequence_run import SequenceRun

@@ -67,16 +67,27 @@ def learned(references: pd.DataFrame) -> pd.DataFrame:
     return references[references.validation_error <= LEARNED * references.validation_error.min()]
 
 
+def threshold_margin(runs: int, degrees: int | None = None) -> float:
+    """How far above the mean error of so many runs a threshold is, in standard deviations.
+
+    That is t₀.₉₉ standard errors, with ``degrees`` of freedom, or ``runs`` - 1 if None.
+    """
+    return stats.t.ppf(0.99, runs - 1 if degrees is None else degrees) / math.sqrt(runs)
+
+
+# Those of the final paper, whose code takes 8 degrees of freedom also for seven runs.
+PAPER_MARGINS = {"product": threshold_margin(7, 8), "sum": threshold_margin(9)}
+
+
 def sequence_thresholds(references: pd.DataFrame, margin: float | None = None) -> pd.Series:
     """What test errors have to be below, by length (final paper).
 
-    Of runs whose unit is "exact" and that ``learned``, the mean of the test errors, and t₀.₉₉
-    standard errors above it, with n - 1 degrees of freedom. (The authors' code takes t with 8
-    also for their seven runs of the product.)
+    Of runs whose unit is "exact" and that ``learned``, the mean of the test errors, and
+    ``threshold_margin`` above it.
 
     Args:
         references: their rows of a sweep.
-        margin: standard deviations above the mean, in place of that t and its standard errors.
+        margin: another one, in standard deviations, such as ``PAPER_MARGINS`` has.
 
     Raises:
         ValueError: some are of another unit, they are of several tasks or protocols, or fewer than
@@ -93,9 +104,7 @@ def sequence_thresholds(references: pd.DataFrame, margin: float | None = None) -
         raise ValueError(
             f"{n} reference runs that learned the digits: a threshold takes two or more"
         )
-    if margin is None:
-        margin = stats.t.ppf(0.99, n - 1) / math.sqrt(n)
-    return errors.mean() + margin * errors.std()
+    return errors.mean() + (threshold_margin(n) if margin is None else margin) * errors.std()
 
 
 def sparse_from(curves: pd.DataFrame, limit: float = 1e-3) -> pd.Series:

@@ -301,7 +301,6 @@ def weights_table(
     """
     labels = ["operation", "model", "seed"]
     ends = curves.groupby(labels).last()
-    nines = ends.filter(regex="^digit_9")
     rows = []
     for run, model in before.items():
         if not isinstance(model.accumulator, Recurrent):
@@ -313,8 +312,9 @@ def weights_table(
             if run in models:
                 weights = models[run].accumulator.unit.weight.flatten().tolist()
                 row[f"weights {when}"] = ", ".join(rounded(w, ".3g") for w in weights)
-        row["sparsity error"] = ends.loc[names].sparsity_error
-        nine = nines.loc[names].dropna()
+        end = ends.loc[names]
+        row["sparsity error"] = end.sparsity_error
+        nine = end.filter(regex="^digit_9").dropna()
         rows.append({**row, "a 9 is read as": ", ".join(rounded(x, ".3g") for x in nine)})
     return pd.DataFrame(rows)
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from nalu.sequence_evaluation import (
+    PAPER_MARGINS,
     blind_errors,
     learned,
     sequence_score,
@@ -47,6 +48,9 @@ def test_thresholds_against_numbers_of_the_t_table():
     assert limits[1] == pytest.approx(2 + 6.9646 / 3**0.5, rel=1e-4)
     assert limits[3] == pytest.approx(5.0)
     assert sequence_thresholds(table, margin=1.5)[1] == pytest.approx(2 + 1.5)
+    # t₀.₉₉ with 8 degrees of freedom: 2.896.
+    assert PAPER_MARGINS["product"] == pytest.approx(2.8965 / 7**0.5, rel=1e-4)
+    assert PAPER_MARGINS["sum"] == pytest.approx(2.8965 / 3, rel=1e-4)
 
 
 def test_a_reference_that_did_not_learn_the_digits_is_left_out():
