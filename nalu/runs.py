@@ -117,11 +117,12 @@ def checkpoint_of(runs: Sequence[Filed], engine: str, folder: Path) -> Path:
 
 
 def together(runs: Iterable[Filed], engine: str) -> list[list[Filed]]:
-    """Runs as an engine likes them: one by one, or for some those of one kind."""
-    at_once = 1 if keeps_one_core(engine) else SIDE_BY_SIDE[engine]
-    kinds: dict[Filed, list[Filed]] = {}
-    for number, run in enumerate(runs):
-        kinds.setdefault(run.but(seed=0) if at_once > 1 else number, []).append(run)
+    """Runs as an engine likes them: one by one, or those that it can train side by side."""
+    if keeps_one_core(engine):
+        return [[run] for run in runs]
+    at_once, kinds = SIDE_BY_SIDE[engine], {}
+    for run in runs:
+        kinds.setdefault(ENGINES[engine].beside(run), []).append(run)
     return [
         kind[begin : begin + at_once]
         for kind in kinds.values()

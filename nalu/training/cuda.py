@@ -1,6 +1,7 @@
 """The engine for GPUs: one fused Triton kernel, a program per run.
 
-A launch takes all runs of one shape through up to ``STRIDE`` steps. A program is one warp (more
+A launch takes all runs of one shape and schedule, whatever their seeds, windows and ranges,
+through up to ``STRIDE`` steps. A program is one warp (more
 for big layers), so that threads meet by shuffles and wait at no barrier within a tile. It draws
 the batch tile by tile in registers, takes each tile through both layers and back with gradients
 written by hand, and adds the gradients up in registers; sums over the batch are taken once a step.
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 
@@ -51,6 +53,8 @@ constant = tl.constexpr if triton else lambda value: value
 TILE = 1024  # numbers of a tile of gradients in the registers of a warp
 LARGEST = 1 << 14  # numbers in a padded matrix
 STRIDE = 2_000  # steps of a launch at most: a fraction of a second, so that Ctrl-C is heard
+CHUNK = 100_000  # steps whose schedule is on the device
+AHEAD = 2  # launches that wait for the device, so that it never waits for Python
 INTERPRETED = bool(triton) and triton.knobs.runtime.interpret
 
 # Kinds of layers, and operations in the order of OPERATIONS.
@@ -386,7 +390,7 @@ def mean_error(FIRST: tl.constexpr, SECOND: tl.constexpr, OPERATION: tl.constexp
     return tl.sum(total, 0) / ROWS
 
 
-@jit(do_not_specialize=["begin", "end", "evaluate"]) if triton else jit
+@jit(do_not_specialize=["log", "begin", "end", "evaluate"]) if triton else jit
 def kernel(state, runs, ranges, schedule, log, diverged, begin, end, evaluate,
            FIRST: tl.constexpr, SECOND: tl.constexpr, OPERATION: tl.constexpr,
            DRAFT: tl.constexpr, INPUTS: tl.constexpr, HIDDEN: tl.constexpr,
@@ -399,7 +403,8 @@ def kernel(state, runs, ranges, schedule, log, diverged, begin, end, evaluate,
         state: (runs, 3, N) parameters and Adam's moments, padded; the second layer's at SPLIT.
         runs: (runs, 6) int32: two halves of the seed, and the columns where the windows
             a and b begin and end.
-        ranges: the interpolation range as ``samples`` wants it, then the extrapolation range.
+        ranges: (runs, ·) the interpolation range as ``samples`` wants it, then the extrapolation
+            range.
         schedule: (steps, 4) numbers that ``schedule_of`` gives for each step.
         log: (runs, 3) float64, a row of the evaluation.
         diverged: (runs,) int32, the step where a run ended, or -1.
@@ -409,6 +414,7 @@ def kernel(state, runs, ranges, schedule, log, diverged, begin, end, evaluate,
     """
     run = tl.program_id(0)
     p = state + run.to(tl.int64) * (3 * N)
+    ranges += run * (2 * NEAR + 2 * FAR)
     k0 = tl.load(runs + 6 * run).to(tl.uint32, bitcast=True)
     k1 = tl.load(runs + 6 * run + 1).to(tl.uint32, bitcast=True)
     position = tl.arange(0, 4 * Q)
@@ -579,7 +585,7 @@ def refusal(run) -> str:
 
 
 def train(runs: Sequence[Run], tick: Callable[[int], None] = lambda steps: None) -> list[Log]:
-    """Train runs side by side, those that differ in their seeds only in one launch.
+    """Train runs side by side, those of one shape and schedule in one launch.
 
     ``tick`` is called with the number of steps (times runs) done since the last call, several
     times a second when there are few runs; what it raises ends the training.
@@ -590,9 +596,9 @@ def train(runs: Sequence[Run], tick: Callable[[int], None] = lambda steps: None)
     for run in runs:
         if reason := refusal(run):
             raise ValueError(f"engine 'cuda' {reason}: use engine 'auto'")
-    kinds: dict[Run, list[int]] = {}
+    kinds: dict[tuple, list[int]] = {}
     for i, run in enumerate(runs):
-        kinds.setdefault(run.but(seed=0), []).append(i)
+        kinds.setdefault(beside(run), []).append(i)
     logs: dict[int, Log] = {}
     # On a stream of its own, so that calls from several threads share the device.
     with nullcontext() if INTERPRETED else torch.cuda.stream(torch.cuda.Stream()):
@@ -600,6 +606,12 @@ def train(runs: Sequence[Run], tick: Callable[[int], None] = lambda steps: None)
             trained = _train([runs[i] for i in members], tick)
             logs.update(zip(members, trained, strict=True))
     return [logs[i] for i in range(len(runs))]
+
+
+def beside(run: Run) -> tuple:
+    """What runs have in common that are trained in one launch: shape and schedule."""
+    schedule = run.protocol, run.learning_rate, run.iterations, run.evaluate_every
+    return *shape_of(run).values(), *schedule
 
 
 def _train(runs: list[Run], tick: Callable[[int], None]) -> list[Log]:
@@ -610,29 +622,38 @@ def _train(runs: list[Run], tick: Callable[[int], None]) -> list[Log]:
     state[:, 0, where] = torch.stack(initial).detach()
     keys = [(r.seed & random.MASK, r.seed >> 32, *np.ravel(r.task.subsets(r.offset))) for r in runs]
     keys = np.array(keys, dtype=np.uint32).view(np.int32)
-    sets = run.task.interpolation, run.task.extrapolation
-    ranges = np.concatenate([bound for ranges in sets for bound in random.bounds(ranges)])
+    sets = [(r.task.interpolation, r.task.extrapolation) for r in runs]
+    ranges = [np.concatenate([b for union in both for b in random.bounds(union)]) for both in sets]
     device = torch.device("cpu" if INTERPRETED else "cuda")
-    state, keys, ranges = (torch.as_tensor(a).to(device) for a in (state, keys, ranges))
+    parts = state, keys, np.stack(ranges)
+    state, keys, ranges = (torch.as_tensor(part).to(device) for part in parts)
     diverged = torch.full((len(runs),), -1, dtype=torch.int32, device=device)
-    rows: list[torch.Tensor] = []  # of the log, (runs, 3)
+    log = torch.full((run.evaluations, len(runs), 3), math.nan, dtype=torch.float64, device=device)
+    launched: deque[torch.cuda.Event] = deque()
     step, last = 0, run.iterations + 1
     while step < last and (diverged < 0).any():
-        evaluate = step % run.evaluate_every == 0
-        end = min(step - step % run.evaluate_every + run.evaluate_every, step + STRIDE, last)
-        row = torch.full((len(runs), 3), math.nan, dtype=torch.float64, device=device)
-        schedule = torch.from_numpy(schedule_of(run, step, end)).to(device)
-        kernel[(len(runs),)](
-            state, keys, ranges, schedule, row, diverged, step, end, int(evaluate),
-            **shape, **options_for(shape),
-        )  # fmt: skip
-        if evaluate:
-            rows.append(row.cpu())
-        tick((end - step) * len(runs))
-        step = end
+        begin, stop = step, min(step + CHUNK, last)
+        schedule = torch.from_numpy(schedule_of(run, begin, stop)).to(device)
+        while step < stop:
+            number, since = divmod(step, run.evaluate_every)
+            end = min(step - since + run.evaluate_every, step + STRIDE, stop)
+            kernel[(len(runs),)](
+                state, keys, ranges, schedule[step - begin :], log[number], diverged, step, end,
+                int(not since), **shape, **options_for(shape),
+            )  # fmt: skip
+            if not INTERPRETED:
+                launched.append(torch.cuda.Event(blocking=True))
+                launched[-1].record()
+                if len(launched) > AHEAD:
+                    launched.popleft().synchronize()
+            tick((end - step) * len(runs))
+            step = end
     tick((last - step) * len(runs))
-    log, parameters = torch.stack(rows, 1).numpy(), state[:, 0].cpu().numpy()[:, where]
-    return [log_of(run, *parts) for parts in zip(log, diverged.tolist(), parameters, strict=True)]
+    logs, parameters = log.cpu().numpy(), state[:, 0].cpu().numpy()[:, where]
+    return [
+        log_of(run, logs[:, i], at, parameters[i])
+        for i, (run, at) in enumerate(zip(runs, diverged.tolist(), strict=True))
+    ]
 
 
 def log_of(run: Run, rows: np.ndarray, diverged: int, parameters: np.ndarray) -> Log:

@@ -107,6 +107,11 @@ def refusal(run) -> str:
     return "" if isinstance(run, Run) else "trains the runs of section 3.1 only"
 
 
+def beside(run: Run) -> Run:
+    """What runs have in common that are trained side by side: all but the seed."""
+    return run.but(seed=0)
+
+
 def train(
     runs: Sequence[Run],
     tick: Callable[[int], None] = lambda steps: None,

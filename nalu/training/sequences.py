@@ -87,6 +87,11 @@ def refusal(run) -> str:
     return "" if isinstance(run, SequenceRun) else "trains sequential MNIST only"
 
 
+def beside(run: SequenceRun) -> SequenceRun:
+    """What runs have in common that are trained side by side: all but the seed."""
+    return run.but(seed=0)
+
+
 def train(
     runs: Sequence[SequenceRun],
     tick: Callable[[int], None] = lambda steps: None,

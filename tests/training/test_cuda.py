@@ -14,6 +14,7 @@ import re
 import subprocess
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -250,6 +251,9 @@ def same(one, other) -> bool:
 def test_a_run_is_the_same_to_the_bit_whatever_runs_beside_it(engine):
     alone = engine.submit(cuda.train, [RUN]).result()[0]
     others = [RUN.but(seed=seed) for seed in range(3)]
+    elsewhere = replace(SMALL, interpolation=(3, 4), extrapolation=(4, 9), overlap_ratio=0.0)
+    others.insert(0, RUN.but(task=elsewhere))
+    assert len(set(map(cuda.beside, [*others, RUN]))) == 1
     others.insert(1, RUN.but(layers=("NALU", "NALU"), model=""))
     logs = engine.submit(cuda.train, [*others, RUN]).result()
     assert same(alone, logs[-1])
