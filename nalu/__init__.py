@@ -2,11 +2,11 @@
 
 from . import experiments
 from .runs import learning_curves, sweep, trained_models
-from .training.protocol import Draft, Final, prepare
-from .units import NAC, NALU, NAU, NMU, Linear, NACMul, NACMulNMU, NACMulSigma, ReLU, ReLU6
+from .training.protocol import Draft, Final, Optimizer, prepare
+from .units import UNITS
 
+globals().update(UNITS)
 __all__ = [
-    "NAC", "NALU", "NAU", "NMU", "Linear", "NACMul", "NACMulNMU", "NACMulSigma", "ReLU", "ReLU6",
-    "Draft", "Final", "prepare", "experiments", "learning_curves", "sweep",
+    *UNITS, "Draft", "Final", "Optimizer", "prepare", "experiments", "learning_curves", "sweep",
     "trained_models",
 ]  # fmt: skip

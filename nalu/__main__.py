@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import math
 import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from . import bench
-from .experiments import BOUNDARIES, EXPERIMENTS, MODELS, sequential_mnist
+from .experiments import BOUNDARIES, EXPERIMENTS, MODELS
 from .runs import ENGINES, record, sweep, verify
 from .store import RECORDED, Store
 from .tasks.arithmetic import OPERATIONS
@@ -54,27 +55,54 @@ def names(text: str) -> list[str]:
     return text.split(",")
 
 
+# How an argument of an experiment is read, by its type; and what its values are, by its name.
+READERS = {
+    Iterable[int]: whole_numbers, Sequence[str]: names, Sequence: numbers,
+    bool: lambda text: {"True": True, "False": False}[text], int: int, float: float, str: str,
+}  # fmt: skip
+HELP = {
+    "seeds": "0:100 or 0,1,7",
+    "models": f"of {', '.join(MODELS)}",
+    "operations": f"of {', '.join(OPERATIONS)}",
+    "parameter": f"what is varied, of {', '.join(BOUNDARIES['final'])}",
+    "values": "of that parameter, as 4,10",
+    "interpolation": "range of training, as 1,2",
+    "extrapolation": "range where a run has to be right, as 1,6",
+    "protocol": "draft or final",
+    "stream": f"of {', '.join(STREAMS)}",
+}
+
+
+def options_of(experiment: Callable) -> dict[str, Callable]:
+    """What may be given for an experiment, and how it is read: arguments, and fields of runs."""
+    arguments = get_type_hints(experiment)
+    (run,) = get_args(arguments.pop("return"))
+    taken = {"seed", "experiment", "model", "layers", "unit"}  # by other arguments
+    hints = get_type_hints(run)
+    arguments |= {each.name: hints[each.name] for each in fields(run) if each.name not in arguments}
+    readers = {}
+    for name, hint in arguments.items():
+        kinds = [kind for kind in (hint, *get_args(hint)) if kind in READERS]
+        if kinds and name not in taken:
+            readers[name] = READERS[kinds[0]]
+    return readers
+
+
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m nalu", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
 
     experiment = argparse.ArgumentParser(add_help=False)
-    add = experiment.add_argument
-    add("name", choices=EXPERIMENTS, help="the experiment")
-    add("--protocol", choices=["draft", "final"], help="else draft, and final for sequential_mnist")
-    add("--seeds", type=whole_numbers, help="0:100 or 0,1,7; else the paper's")
-    add("--models", type=names, help=f"of {', '.join(MODELS)}; else the paper's")
-    add("--operations", type=names, help=f"of {', '.join(OPERATIONS)}: of static_function")
-    add("--parameter", choices=BOUNDARIES["final"], help="what a boundary varies")
-    add("--values", type=numbers, help="of that parameter; else the paper's")
-    add("--iterations", type=int, help="else the paper's")
-    add("--operation", help="of sequential_mnist, else product, or a boundary, else mul")
-    add("--interpolation", type=numbers, help="range of training, as 1,2; else the paper's")
-    add("--extrapolation", type=numbers, help="range where a run has to be right, as 1,6")
-    add("--epochs", type=int, help="of sequential_mnist; else the paper's")
-    add("--z-strength", type=float, help="of R_z in sequential_mnist; else the paper's")
-    add("--stream", choices=STREAMS, help="whose random numbers; else philox")
-    add("--engine", choices=["auto", *ENGINES], default="auto")
+    experiment.add_argument("name", choices=EXPERIMENTS, help="the experiment")
+    offered: dict[str, Callable] = {}
+    for function in EXPERIMENTS.values():
+        offered |= options_of(function)
+    for name, reader in offered.items():
+        of = [each for each, function in EXPERIMENTS.items() if name in options_of(function)]
+        whose = "" if len(of) == len(EXPERIMENTS) else f"of {', '.join(of)}"
+        text = "; ".join(filter(None, [HELP.get(name), whose, "else the paper's"]))
+        experiment.add_argument(f"--{name.replace('_', '-')}", type=reader, help=text)
+    experiment.add_argument("--engine", choices=["auto", *ENGINES], default="auto")
 
     command = commands.add_parser(
         "sweep", parents=[experiment], help="compute the runs of an experiment"
@@ -107,20 +135,16 @@ def specifications(arguments: argparse.Namespace):
     Raises:
         ValueError: the experiment has no such argument, or no such value.
     """
-    experiment = EXPERIMENTS[arguments.name]
-    names = (
-        "protocol", "seeds", "models", "operations", "parameter", "values", "iterations", "stream",
-        "operation", "epochs", "z_strength", "interpolation", "extrapolation",
-    )  # fmt: skip
-    given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
-    known = set(inspect.signature(experiment).parameters)
-    if experiment is not sequential_mnist:
-        known.add("stream")
-    for name in given.keys() - known:
+    known, given = options_of(EXPERIMENTS[arguments.name]), {}
+    for function in EXPERIMENTS.values():
+        for name in options_of(function):
+            if (value := getattr(arguments, name)) is not None:
+                given[name] = value
+    for name in given.keys() - known.keys():
         raise ValueError(f"{arguments.name} has no --{name.replace('_', '-')}")
     if "values" in given and "parameter" not in given:
         raise ValueError("--values are those of a --parameter: name it as well")
-    return experiment(**given)
+    return EXPERIMENTS[arguments.name](**given)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

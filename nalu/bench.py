@@ -29,7 +29,7 @@ from .training.protocol import input_penalty, prepare
 from .training.random import BLOCK
 from .training.run import Run
 from .training.sequence_run import SequenceRun
-from .training.sequences import Training
+from .training.sequences import Sequences
 
 RECORDED = Path(__file__).parents[1] / "data"
 BENCHED = ("NMU", "NACMul", "NALU", "NAU")
@@ -241,9 +241,9 @@ def sequence_rows(
     torch.set_num_threads(1)
 
     def engine(runs: list[SequenceRun]) -> Callable[[int], None]:
-        training = Training(runs, torch.device(device), torch.float32, load())
+        training = Sequences(runs, torch.device(device), torch.float32, load())
         batch = training.windows[:, : runs[0].batch_size]
-        return lambda steps: [training.update(batch, step + 1) for step in range(steps)]
+        return lambda steps: [training.step(step, batch) for step in range(steps)]
 
     def finished(work: Callable[[int], None]) -> Callable[[int], None]:
         def and_wait(steps: int) -> None:

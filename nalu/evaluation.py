@@ -20,34 +20,31 @@ import pandas as pd
 from scipy import optimize, special, stats
 from torch import nn
 
-from .tasks.arithmetic import OPERATIONS, SimpleMultiplication, StaticFunction
+from .tasks.arithmetic import Arithmetic
 from .training import random
+from .training.protocol import Final
 from .training.run import SHARED_SEED, Log, Run, least
 
 DRAFT_THRESHOLD = 0.2
-FINAL_EPSILON = 1e-5  # how far the weights of the model behind a threshold are from the solution
+# Columns of a sweep that do not tell apart runs by their fields.
+LABELS = ("experiment", "layers", "engine", "device", "seconds", "key")
 
 
 @lru_cache
-def threshold(task: SimpleMultiplication | StaticFunction, epsilon: float = FINAL_EPSILON) -> float:
+def threshold(task: Arithmetic, epsilon: float = Final.epsilon) -> float:
     """The error of an almost perfect model on the extrapolation range (final paper).
 
-    Its first layer has 1 - ε for the inputs of a subset and ε for all others, and its second
-    layer is exact: an MSE over 2²⁰ samples. Subsets are the task's own. The authors' code
+    The MSE over 2²⁰ samples of ``task.near``. Subsets are the task's own. The authors' code
     simulates windows of one more input, which share one more: 0.1600 for a · b at the defaults
     and not 0.1606, and a seventh of the value at 4 inputs.
     """
-    operation = OPERATIONS[task.operation]
-    (a0, a1), (b0, b1) = task.subsets(0)
     rows, batches = 2**13, 2**7
     total = 0.0
     for batch in range(batches):
         size = (rows, task.input_size, task.extrapolation)
         x = random.blocks(SHARED_SEED, random.THRESHOLD, batch, *size).astype(np.float64)
-        a, b = x[:, a0:a1].sum(1), x[:, b0:b1].sum(1)
-        everything = x[:, : task.input_size].sum(1)
-        near = operation(a + epsilon * (everything - 2 * a), b + epsilon * (everything - 2 * b))
-        total += np.square(near - operation(a, b)).mean()
+        x = x.swapaxes(1, 2)[..., : task.input_size]
+        total += np.square(task.near(x, epsilon) - task.target(x, 0)).mean()
     return float(total / batches)
 
 
@@ -72,11 +69,6 @@ class Score(NamedTuple):
     threshold: float  # what the extrapolation error has to be below
 
 
-def last_evaluations(run: Run) -> int:
-    """Of how many evaluations the draft takes a median: 10 for the simple task, else 100."""
-    return 10 if isinstance(run.task, SimpleMultiplication) else 100
-
-
 def median_of_last(last: int, validation: np.ndarray, values: np.ndarray) -> float:
     """What the draft calls the error of a run: a median over its end, NaN left out."""
     values = values[-last:]
@@ -98,17 +90,16 @@ def score(run: Run, log: Log) -> Score:
     for the NALU, goes on and logs NaN. ``solved_at`` is the real step; the draft prints the
     evaluation's number from 1 on instead, times 1000 or, in Table 1, by mistake times 100.
     """
-    if run.protocol_name == "draft":
-        limit, select, last = DRAFT_THRESHOLD, median_of_last, last_evaluations(run)
-    else:
-        limit, select, last = threshold(run.task), at_least_error, len(log.step)
-    sparsity, inside, outside = (
-        select(last, log.interpolation, values)
-        for values in (log.sparsity, log.interpolation, log.extrapolation)
+    rules = run.protocol
+    limit = DRAFT_THRESHOLD if rules.epsilon is None else threshold(run.task, rules.epsilon)
+    select, last = (
+        (at_least_error, len(log.rows)) if rules.selects else (median_of_last, run.task.judged)
     )
-    solved = outside < limit
-    solved_at = float(log.step[np.argmax(log.extrapolation < limit)]) if solved else math.nan
-    return Score(solved, solved_at, sparsity, inside, outside, limit)
+    inside, outside = log["interpolation_error"], log["extrapolation_error"]
+    errors = [select(last, inside, log[name]) for name in log.columns[1:]]
+    solved = errors[1] < limit
+    solved_at = float(log["step"][np.argmax(outside < limit)]) if solved else math.nan
+    return Score(solved, solved_at, errors[2], *errors[:2], limit)
 
 
 def ending(model: nn.Sequential, interpolation_error: float) -> str:
@@ -141,7 +132,7 @@ def error_by(rule: Rule, run: Run, curve: pd.DataFrame) -> float:
 
     A thinned curve gives what the whole log would: it keeps what the rules read.
     """
-    last = last_evaluations(run) if rule.select is median_of_last else rule.last or len(curve)
+    last = run.task.judged if rule.select is median_of_last else rule.last or len(curve)
     return rule.select(
         last, curve.interpolation_error.to_numpy(), curve.extrapolation_error.to_numpy()
     )
@@ -226,13 +217,10 @@ def wilson(successes: int, runs: int) -> Estimate:
     """
     if not 0 <= successes <= runs or runs < 1:
         raise ValueError(f"{successes} successes of {runs} runs: there must be 0 ... runs, of >= 1")
-    z2 = stats.norm.ppf(0.975) ** 2
+    interval = stats.binomtest(successes, runs).proportion_ci(method="wilson")
     rate = successes / runs
-    centre = (rate + z2 / (2 * runs)) / (1 + z2 / runs)
-    half = math.sqrt(z2 * (rate * (1 - rate) / runs + z2 / (4 * runs**2))) / (1 + z2 / runs)
-    # Rounding must not put an end beyond 0 or 1, or on the wrong side of the rate.
-    low, high = max(0.0, min(centre - half, rate)), min(1.0, max(centre + half, rate))
-    return Estimate(rate, float(low), float(high))
+    # Rounding must not put an end on the wrong side of the rate.
+    return Estimate(rate, float(min(interval.low, rate)), float(max(interval.high, rate)))
 
 
 def chance_of_fewer(observed: float, rate: float, runs: int = 100) -> float:
@@ -331,17 +319,16 @@ def summary(table: pd.DataFrame, by: Sequence[str] = ("operation", "model")) -> 
     ``sparsity_error``, the last two means over solved runs and NaN where there are none;
     ``solved_at_median``; ``seconds``, the mean of a run.
 
+    Where runs of a group differ in other fields, columns of those are added to ``by``.
+
     Raises:
-        ValueError: a group has a seed twice, so ``by`` does not tell its experiments apart.
+        ValueError: a run is there twice.
     """
-    rows = []
-    for values, group in table.groupby(list(by), sort=False, dropna=False):
+    by, rows = told_apart(table, by), []
+    for values, group in table.groupby(by, sort=False, dropna=False):
         if group.seed.duplicated().any():
             names = ", ".join(f"{name} {value}" for name, value in zip(by, values, strict=True))
-            raise ValueError(
-                f"several runs of a seed have {names}: name in 'by' what else they differ in, or "
-                "summarise them one after the other"
-            )
+            raise ValueError(f"a run is there twice, with {names}: give each seed once")
         solved = group[group.solved]
         estimates = {
             "success_rate": wilson(len(solved), len(group)),
@@ -358,6 +345,14 @@ def summary(table: pd.DataFrame, by: Sequence[str] = ("operation", "model")) -> 
             row["seconds"] = group.seconds.mean()
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def told_apart(table: pd.DataFrame, by: Sequence[str]) -> list[str]:
+    """``by``, and the columns of other fields by which runs of a sweep differ within a group."""
+    fields = table.columns[: table.columns.get_loc("solved")]
+    others = [name for name in fields if name not in {*by, "seed", *LABELS}]
+    values = table.groupby(list(by), dropna=False)[others].nunique(dropna=False)
+    return [*by, *(name for name in others if (values[name] > 1).any())]
 
 
 def differences(ours: pd.Series, published: pd.Series) -> dict[str, bool]:

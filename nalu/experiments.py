@@ -1,38 +1,27 @@
 """The experiments of section 3 as data: which models, tasks, grids and seeds.
 
 Each function gives the runs of one table or figure, for ``nalu.sweep``.
-``protocol`` is "draft" or "final"; an argument that is None means what that version of the
-paper has.
+``protocol`` is "draft" or "final", or one with constants of your own; an argument that is None
+means what that version of the paper has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Sequence
 
+from . import units
 from .tasks.arithmetic import OPERATIONS, SimpleMultiplication, StaticFunction
 from .tasks.mnist import SequentialMNIST
-from .training.run import Run, layer_named
+from .training.protocol import Protocol, protocol_named
+from .training.run import Run, cell
 from .training.sequence_run import EXACT, SequenceRun
-from .units import unit_named
+from .units import layer_named, unit_named
 
-# Models of the paper's tables: the units of layer 1 and 2.
-MODELS = {
-    "Linear": ("Linear", "Linear"),
-    "ReLU": ("ReLU", "Linear"),
-    "ReLU6": ("ReLU6", "Linear"),
-    "NAC": ("NAC", "NAC"),
-    "NACMul": ("NAC", "NACMul"),
-    "NALU": ("NALU", "NALU"),
-    "NAU": ("NAU", "NAU"),
-    "NMU": ("NAU", "NMU"),
-    "NALU (shared)": ("NAC", "NALU"),  # these two in the final paper's experiment with gates
-    "NALU (separate)": ("NAC", "NALU (separate)"),
-    "NACMulSigma": ("NAC", "NACMulSigma"),  # and these two in its boundaries
-    "NACMulNMU": ("NAU", "NACMulNMU"),
-}
+# Models by name: their layers.
+MODELS = {name: model.layers for name, model in units.MODELS.items()}
 MULTIPLYING = ("NACMul", "NALU", "NMU")
 ADDING = ("NAC", "Linear", "NALU", "NAU")
-BASIC = tuple(MODELS)[:8]
+BASIC = ("Linear", "ReLU", "ReLU6", "NAC", "NACMul", "NALU", "NAU", "NMU")
 
 INTERPOLATION = (1.0, 2.0)
 EXTRAPOLATION = {"draft": (1.0, 6.0), "final": (2.0, 6.0)}
@@ -63,8 +52,8 @@ BOUNDARIES = {
 }  # fmt: skip
 
 
-def model_named(name: str | tuple[str, str]) -> tuple[str, tuple[str, str]]:
-    """The name and layers of a model, from its name, an alias, or the names of two units.
+def model_named(name: str | Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """The name and layers of a model, from its name, an alias, or the names of its units.
 
     Raises:
         ValueError: there is no such model or unit.
@@ -76,7 +65,7 @@ def model_named(name: str | tuple[str, str]) -> tuple[str, tuple[str, str]]:
         return name, MODELS[name]
     layers = tuple(layer_named(unit) for unit in name)
     known = {units: model for model, units in MODELS.items()}
-    return known.get(layers, "-".join(layers)), layers
+    return known.get(layers, cell(layers)), layers
 
 
 class Named(Container):
@@ -95,17 +84,21 @@ class Named(Container):
         return iter(self.models)
 
 
-def _ranges(protocol: str, interpolation, extrapolation) -> dict:
-    """The ranges of a task, as its fields: those of the paper where they are None.
+def version(protocol: str | Protocol) -> str:
+    """Of which version of the paper a protocol is, given by name or as it is.
 
     Raises:
         ValueError: there is no such protocol.
     """
-    if protocol not in EXTRAPOLATION:
-        raise ValueError(f"no protocol is named {protocol!r}: use 'draft' or 'final'")
+    return (protocol if isinstance(protocol, Protocol) else protocol_named(protocol)).name
+
+
+def _ranges(protocol: str | Protocol, interpolation, extrapolation) -> dict:
+    """The ranges of a task, as its fields: those of the paper where they are None."""
+    paper = EXTRAPOLATION[version(protocol)]
     return {
         "interpolation": INTERPOLATION if interpolation is None else interpolation,
-        "extrapolation": EXTRAPOLATION[protocol] if extrapolation is None else extrapolation,
+        "extrapolation": paper if extrapolation is None else extrapolation,
     }
 
 
@@ -120,7 +113,7 @@ def _runs(models, tasks, seeds, **fields) -> list[Run]:
 
 
 def simple_multiplication(
-    protocol: str = "draft",
+    protocol: str | Protocol = "draft",
     seeds: Iterable[int] | None = None,
     models: Sequence[str] | None = None,
     iterations: int | None = None,
@@ -149,7 +142,7 @@ def simple_multiplication(
 
 
 def static_function(
-    protocol: str = "draft",
+    protocol: str | Protocol = "draft",
     seeds: Iterable[int] | None = None,
     operations: Sequence[str] | None = None,
     models: Sequence[str] | None = None,
@@ -169,7 +162,7 @@ def static_function(
         ValueError: there is no such protocol, operation, model or range.
     """
     ranges = _ranges(protocol, interpolation, extrapolation)
-    seeds = range(10 if protocol == "draft" else 100) if seeds is None else list(seeds)
+    seeds = range(10 if version(protocol) == "draft" else 100) if seeds is None else list(seeds)
     runs = []
     for operation in ("mul", "sub", "add") if operations is None else operations:
         task = StaticFunction(operation, **ranges)
@@ -188,7 +181,7 @@ def static_function(
 
 def boundary(
     parameter: str = "input_size",
-    protocol: str = "draft",
+    protocol: str | Protocol = "draft",
     seeds: Iterable[int] | None = None,
     values: Sequence | None = None,
     models: Sequence[str] | None = None,
@@ -214,12 +207,13 @@ def boundary(
             have a value.
     """
     ranges = _ranges(protocol, interpolation, extrapolation)
-    grids = BOUNDARIES[protocol]
+    final = version(protocol) == "final"
+    grids = BOUNDARIES[version(protocol)]
     if parameter not in grids:
         raise ValueError(f"parameter is {parameter!r}: it must be one of {', '.join(grids)}")
     if parameter == "ranges" and not (interpolation is None and extrapolation is None):
         raise ValueError("the ranges are what is varied here: give them as values")
-    seeds = range(10 if protocol == "draft" else 50) if seeds is None else list(seeds)
+    seeds = range(50 if final else 10) if seeds is None else list(seeds)
     runs = []
     for value in grids[parameter] if values is None else values:
         varied = dict(ranges)
@@ -233,7 +227,7 @@ def boundary(
         elif parameter != "hidden_size":
             varied[parameter] = value
         task = StaticFunction(operation, **varied)
-        longer = protocol == "final" and task.input_size > 100
+        longer = final and task.input_size > 100
         paper = (10_000_000 if task.input_size <= 200 else 15_000_000) if longer else 5_000_000
         runs += _runs(
             MULTIPLYING if models is None else models,
@@ -242,8 +236,7 @@ def boundary(
             protocol=protocol,
             iterations=paper if iterations is None else iterations,
             experiment=f"boundary {parameter}",
-            **({"hidden_size": value} if parameter == "hidden_size" else {}),
-            **fields,
+            **{**fields, **({"hidden_size": value} if parameter == "hidden_size" else {})},
         )
     return runs
 
@@ -261,7 +254,7 @@ SEQUENTIAL = {
 
 def sequential_mnist(
     operation: str = "product",
-    protocol: str = "final",
+    protocol: str | Protocol = "final",
     seeds: Iterable[int] | None = None,
     models: Sequence[str] | None = None,
     epochs: int | None = None,
@@ -279,15 +272,15 @@ def sequential_mnist(
     Raises:
         ValueError: there is no such operation, protocol or unit.
     """
-    task = SequentialMNIST.of(operation, protocol)
-    draft = protocol == "draft"
+    draft = version(protocol) == "draft"
+    task = SequentialMNIST.of(operation, version(protocol))
     if epochs is None:
         epochs = (50_000 if operation == "product" else 100_000) if draft else 1_000
     if z_strength is None:
         z_strength = 0.0 if draft else 1.0
     seeds = range(11 if draft else 10) if seeds is None else list(seeds)
     runs = []
-    for model in SEQUENTIAL[protocol][operation] if models is None else models:
+    for model in SEQUENTIAL[version(protocol)][operation] if models is None else models:
         run = SequenceRun(model, task, protocol, epochs, experiment="sequential_mnist", **fields)
         strength = z_strength if run.has_r_z else 0.0
         runs += [run.but(seed=seed, z_strength=strength) for seed in seeds]

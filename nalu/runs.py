@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import queue
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,14 +19,33 @@ from torch import nn
 from tqdm import tqdm
 
 from .evaluation import score
-from .sequence_evaluation import sequence_score
+from .sequence_evaluation import selected
 from .store import Record, Store, code_digest, commit, default_store, provenance, without_curve
 from .training import cpu, cuda, reference, sequences
-from .training.run import TASKS, Filed, Run
+from .training.run import BaseRun, Log, Run, run_of
 from .training.sequence_run import SequenceRun
 
-# The fastest first; the last is for section 3.2, the others for 3.1.
+# The fastest first. A module says what it ``TRAINS``, and whether it ``CHECKPOINTS``.
 ENGINES = {"cuda": cuda, "cpu": cpu, "reference": reference, "sequences": sequences}
+
+
+class Scoring(NamedTuple):
+    """How the runs of a section are scored, and their scores compared."""
+
+    score: Callable[[BaseRun, Log], dict]  # what is recorded
+    measure: str  # what two computations of a run are compared by
+    alike: Callable[[float, float], bool]  # whether two of these say the same
+
+
+SCORING = {
+    Run: Scoring(
+        lambda run, log: score(run, log)._asdict(),
+        "solved_at",
+        lambda new, old: bool(np.isclose(new, old, rtol=0.1, equal_nan=True)),
+    ),
+    # Rounding grows from step to step.
+    SequenceRun: Scoring(selected, "validation_error", lambda new, old: old / 2 < new < old * 2),
+}
 CURVES = 100  # seeds whose learning curves are recorded with the project: those of the paper
 PARAMETERS = 1  # seeds whose parameters are, if they are kept at all
 SIDE_BY_SIDE = {"cuda": 1_024, "reference": 50, "sequences": 10}  # runs an engine trains at once
@@ -37,25 +56,33 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def engine_for(run: Run, engine: str = "auto") -> str:
+def objection(engine: str, run: BaseRun) -> str:
+    """Why an engine cannot train a run here, or ""."""
+    module = ENGINES[engine]
+    if not isinstance(run, module.TRAINS):
+        return f"trains runs of {module.TRAINS.learns.__name__} only"
+    return module.objection(run)
+
+
+def engine_for(run: BaseRun, engine: str = "auto") -> str:
     """The engine of that name, or with "auto" the fastest that serves the run.
 
     Raises:
         ValueError: no engine has that name, or it does not serve the run, and why; no run.
     """
-    if not isinstance(run, Filed):
+    if not isinstance(run, BaseRun):
         raise ValueError(f"{run!r} is no run: take those that nalu.experiments makes")
     if engine != "auto" and engine not in ENGINES:
         raise ValueError(
             f"no engine is named {engine!r}: use 'auto' or one of {', '.join(ENGINES)}"
         )
-    serving = [name for name in ENGINES if not ENGINES[name].refusal(run)]
+    serving = [name for name in ENGINES if not objection(name, run)]
     if engine == "auto":
         return serving[0]
     if engine in serving:
         return engine
     raise ValueError(
-        f"engine {engine!r} {ENGINES[engine].refusal(run)}: use 'auto' or one of "
+        f"engine {engine!r} {objection(engine, run)}: use 'auto' or one of "
         f"{', '.join(serving)} for {'-'.join(run.words())}"
     )
 
@@ -70,7 +97,7 @@ def keeps_one_core(engine: str) -> bool:
 
 
 def compute(
-    runs: Sequence[Filed], engine: str, folder: Path | None = None, tick=lambda steps: None
+    runs: Sequence[BaseRun], engine: str, folder: Path | None = None, tick=lambda steps: None
 ) -> list[Record]:
     """Train runs that go together on an engine; what a worker does.
 
@@ -78,32 +105,29 @@ def compute(
     """
     device, options = device_of(engine), {}
     where = provenance(device)
-    if engine == "sequences":
+    if ENGINES[engine].CHECKPOINTS:
         options["checkpoint"] = folder and checkpoint_of(runs, engine, folder)
         options["provenance"] = where
-        if device == "cpu":
-            torch.set_num_threads(1)
+    if keeps_one_core(engine):
+        torch.set_num_threads(1)
     # What a run took of its core, whatever else ran there.
     clock = time.thread_time if keeps_one_core(engine) else time.perf_counter
     begin = clock()
     logs = ENGINES[engine].train(runs, tick, **options)
-    seconds = clock() - begin
-    if options:
-        where, seconds = logs[0].provenance, seconds + logs[0].earlier
+    seconds = clock() - begin + logs[0].earlier
+    where = logs[0].provenance or where
     return [
         Record.of(run, engine, log, score_of(run, log), where, seconds / len(runs))
         for run, log in zip(runs, logs, strict=True)
     ]
 
 
-def score_of(run: Filed, log) -> dict:
+def score_of(run: BaseRun, log: Log) -> dict:
     """What is recorded as the score of a run, by its rules."""
-    if isinstance(run, SequenceRun):
-        return sequence_score(run, log)
-    return score(run, log)._asdict()
+    return SCORING[type(run)].score(run, log)
 
 
-def checkpoint_of(runs: Sequence[Filed], engine: str, folder: Path) -> Path:
+def checkpoint_of(runs: Sequence[BaseRun], engine: str, folder: Path) -> Path:
     """Where the training of these runs is kept until they are recorded.
 
     What code began that no commit has, other code does not go on with.
@@ -116,7 +140,7 @@ def checkpoint_of(runs: Sequence[Filed], engine: str, folder: Path) -> Path:
     return Path(folder) / f"{name}{'' if clean else f'-{code_digest()}'}.checkpoint"
 
 
-def together(runs: Iterable[Filed], engine: str) -> list[list[Filed]]:
+def together(runs: Iterable[BaseRun], engine: str) -> list[list[BaseRun]]:
     """Runs as an engine likes them: one by one, or those that it can train side by side."""
     if keeps_one_core(engine):
         return [[run] for run in runs]
@@ -131,7 +155,7 @@ def together(runs: Iterable[Filed], engine: str) -> list[list[Filed]]:
 
 
 def sweep(
-    specs: Iterable[Filed],
+    specs: Iterable[BaseRun],
     engine: str = "auto",
     store: Store | str | Path | None = None,
     client=None,
@@ -164,7 +188,7 @@ def sweep(
 
 
 def learning_curves(
-    specs: Iterable[Filed],
+    specs: Iterable[BaseRun],
     engine: str = "auto",
     store: Store | str | Path | None = None,
     client=None,
@@ -188,7 +212,7 @@ def learning_curves(
 
 
 def trained_models(
-    specs: Iterable[Filed], engine: str = "auto", store: Store | str | Path | None = None
+    specs: Iterable[BaseRun], engine: str = "auto", store: Store | str | Path | None = None
 ) -> list[nn.Module]:
     """The models of runs with the parameters they end with.
 
@@ -199,7 +223,7 @@ def trained_models(
     kept = [run for run in specs if run.keeps_parameters]
     found = _found(kept, engine, store, None, False, with_parameters=True)
 
-    def trained(run: Filed) -> nn.Module:
+    def trained(run: BaseRun) -> nn.Module:
         if run in found:
             parameters = store.parameters(found[run])
         else:
@@ -219,26 +243,26 @@ def store_of(store: Store | str | Path | None) -> Store:
     return store if isinstance(store, Store) else Store(store)
 
 
-def in_store(run: Filed, engine: str, store: Store, **needs: bool) -> Record | None:
+def in_store(run: BaseRun, engine: str, store: Store, **needs: bool) -> Record | None:
     """The record of a run, with engine "auto" that of any engine; ``needs`` as ``Store.get``."""
     names = ENGINES if engine == "auto" else [engine]
     records = (store.get(run.key(name), **needs) for name in names)
     return next(filter(None, records), None)
 
 
-def _found(runs, engine, store, client, progress, **needs: bool) -> dict[Filed, Record]:
+def _found(runs, engine, store, client, progress, **needs: bool) -> dict[BaseRun, Record]:
     """The records of runs, from the store or computed and added to it."""
     runs = dict.fromkeys(runs)
     engines = {run: engine_for(run, engine) for run in runs}
     found = {run: in_store(run, engine, store, **needs) for run in runs}
-    missing: dict[str, list[Filed]] = {}
+    missing: dict[str, list[BaseRun]] = {}
     for run in runs:
         if found[run] is None:
             missing.setdefault(engines[run], []).append(run)
     with Progress(missing, len(runs), progress) as bar:
         for records in _computed(missing, store.folder, client, bar):
             store.add(records)
-            done = [run_of(record) for record in records]
+            done = [run_in(record) for record in records]
             checkpoint_of(done, records[0].engine, store.folder).unlink(missing_ok=True)
             for run, record in zip(done, records, strict=True):
                 found[run] = replace(record, parameters=None)
@@ -246,16 +270,15 @@ def _found(runs, engine, store, client, progress, **needs: bool) -> dict[Filed, 
     return found
 
 
-def run_of(record: Record) -> Filed:
-    specification = {**record.specification, "seed": record.seed}
-    kind = Run if specification["task"]["name"] in TASKS else SequenceRun
-    return kind.from_specification(specification)
+def run_in(record: Record) -> BaseRun:
+    """The run of a record."""
+    return run_of({**record.specification, "seed": record.seed})
 
 
-def _computed(missing: dict[str, list[Filed]], folder: Path, client, bar: Progress):
+def _computed(missing: dict[str, list[BaseRun]], folder: Path, client, bar: Progress):
     """Records of runs trained together, as they are finished, here or on a client's workers."""
     tasks = [(batch, name) for name, runs in missing.items() for batch in together(runs, name)]
-    stop, failure = threading.Event(), None
+    stop = threading.Event()
     threads = torch.get_num_threads()  # which ``compute`` changes, for the whole process
 
     def tick(steps: int) -> None:
@@ -263,48 +286,54 @@ def _computed(missing: dict[str, list[Filed]], folder: Path, client, bar: Progre
             raise CancelledError
         bar.advance(steps)
 
-    done = queue.SimpleQueue()
-    pool = None if client else ThreadPoolExecutor(cores())
-    futures = set()
-    try:
-        for batch, name in tasks:
-            here = () if client else (tick,)
-            future = (client or pool).submit(compute, batch, name, folder, *here)
-            futures.add(future)
-            future.add_done_callback(done.put)
-        for _ in tasks:
-            if failure and client and done.empty():
-                break  # what runs elsewhere does not hear ``stop``
-            future = done.get()
-            if error := failure if future.cancelled() else future.exception():
-                # What others have finished by now is not lost.
-                failure = failure or error
-                stop.set()
-                for other in futures:
-                    if not other.done():  # or Dask would forget what it has
-                        other.cancel()
-                continue
-            # One that failed stays, and so is cancelled: Dask would answer an equal call with it.
-            records = future.result()
-            futures.discard(future)  # and with it what it holds
-            if client:
-                bar.advance(sum(run_of(record).steps for record in records))
-            yield records
-    finally:
+    pool = ThreadPoolExecutor(cores()) if client is None else executor_of(client)
+    here = (tick,) if client is None else ()
+    futures = {pool.submit(compute, batch, name, folder, *here) for batch, name in tasks}
+    failure = None
+
+    def end() -> None:
         stop.set()
         for future in futures:
             future.cancel()
-        if pool:
+        if client is None:
             pool.shutdown()
+
+    def told(records: list[Record]) -> list[Record]:
+        if client is not None:
+            bar.advance(sum(run_in(record).steps for record in records))
+        return records
+
+    try:
+        for future in as_completed(set(futures)):
+            if failure := future.exception():
+                break
+            futures.discard(future)  # and with it what it holds
+            yield told(future.result())
+        end()
+        for future in futures:  # what others have finished by now is not lost
+            if future.done() and not future.cancelled() and not future.exception():
+                yield told(future.result())
+    finally:
+        end()
+        if client is None:
             torch.set_num_threads(threads)
     if failure:
         raise failure
 
 
+def executor_of(client):
+    """An executor of ``concurrent.futures`` for a Dask client, or the client itself if it is one.
+
+    Dask answers an equal call with the result of the one before, a failure as well, unless told
+    that it is not pure.
+    """
+    return client.get_executor(pure=False) if hasattr(client, "get_executor") else client
+
+
 class Progress:
     """A bar that counts steps over all runs that are to be computed."""
 
-    def __init__(self, missing: dict[str, list[Filed]], runs: int, shown: bool):
+    def __init__(self, missing: dict[str, list[BaseRun]], runs: int, shown: bool):
         todo = [run for group in missing.values() for run in group]
         self.runs, self.done = runs, runs - len(todo)
         self.lock = threading.Lock()
@@ -337,7 +366,7 @@ class Progress:
         self.bar.close()
 
 
-def row(run: Filed, record: Record) -> dict:
+def row(run: BaseRun, record: Record) -> dict:
     """One row of a sweep."""
     return {
         **run.labels(),
@@ -351,7 +380,7 @@ def row(run: Filed, record: Record) -> dict:
 
 
 def record(
-    specs: Iterable[Filed], engine: str = "auto", store: Store | None = None
+    specs: Iterable[BaseRun], engine: str = "auto", store: Store | None = None
 ) -> pd.DataFrame:
     """Add runs of the reader's cache to those recorded with the project, which stay as they are.
 
@@ -403,17 +432,17 @@ def verify(store: Store, sample: int, seed: int = 0, seconds: float | None = Non
         others = 1 if keeps_one_core(kept.engine) else SIDE_BY_SIDE[kept.engine]
         if seconds is not None and others * kept.seconds > seconds:
             continue
-        run = run_of(kept)
-        if ENGINES[kept.engine].refusal(run):  # without a GPU
+        run = run_in(kept)
+        if objection(kept.engine, run):  # without a GPU
             continue
         threads = torch.get_num_threads()
         try:
             (again,) = compute([run], kept.engine)
         finally:
             torch.set_num_threads(threads)
-        same = "same score" if alike(again.score, kept.score) else "different"
+        same = "same score" if alike(run, again.score, kept.score) else "different"
         labels = {name: run.labels()[name] for name in ("protocol", "model", "operation", "seed")}
-        measure = measure_of(kept.score)
+        measure = SCORING[type(run)].measure
         scores = {measure: kept.score[measure], f"{measure}_again": again.score[measure]}
         result = "identical" if again.digest == kept.digest else same
         rest = {"seconds": again.seconds, "result": result, "key": kept.key}
@@ -434,21 +463,8 @@ def _drawn(keys: Iterable[str], seed: int) -> Iterator[str]:
             del kinds[kind]
 
 
-def measure_of(score: dict) -> str:
-    """What two computations of a run are compared by."""
-    return "solved_at" if "solved" in score else "validation_error"
-
-
-def alike(new: dict, old: dict) -> bool:
-    """Whether two scores of a run say the same.
-
-    Solved or not, and solved at within a tenth; of sequential MNIST, where rounding grows from
-    step to step, the validation error within a factor of two.
-    """
-    measure = measure_of(old)
-    if new[measure] == old[measure]:
-        return new.get("solved") == old.get("solved")
-    if measure == "validation_error":
-        return bool(old[measure] / 2 < new[measure] < old[measure] * 2)
-    close = np.isclose(new[measure], old[measure], rtol=0.1, equal_nan=True)
-    return bool(close) and new["solved"] == old["solved"]
+def alike(run: BaseRun, new: dict, old: dict) -> bool:
+    """Whether two scores of a run say the same, by the measure of its section."""
+    scoring = SCORING[type(run)]
+    one, other = new[scoring.measure], old[scoring.measure]
+    return new.get("solved") == old.get("solved") and (one == other or scoring.alike(one, other))

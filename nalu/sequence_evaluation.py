@@ -15,26 +15,25 @@ from scipy import stats
 
 from .tasks import mnist
 from .tasks.mnist import SequentialMNIST
-from .training.run import least
-from .training.sequence_run import EXACT, SequenceLog, SequenceRun
+from .training.run import Log, least
+from .training.sequence_run import EXACT, SequenceRun
 from .training.sequences import windows_and_targets
 
 LEARNED = 10.0  # times the least validation error that a reference run may have
 RUN = ["protocol", "operation", "model", "z_strength", "epochs", "seed", "key"]
 
 
-def sequence_score(run: SequenceRun, log: SequenceLog) -> dict:
+def selected(run: SequenceRun, log: Log) -> dict:
     """What is recorded of a run: where it is selected, and its errors there.
 
     A run that diverged is scored on what it logged.
     """
-    best = least(log.validation)
+    best = least(log["validation_error"])
+    names = ["validation_error", "sparsity_error", *run.test_columns()]
     return {
-        "last_step": log.step[-1],
-        "best_epoch": log.epoch[best],
-        "validation_error": log.validation[best],
-        "sparsity_error": log.sparsity[best],
-        **dict(zip(run.test_columns(), log.test[best], strict=True)),
+        "last_step": int(log["step"][-1]),
+        "best_epoch": int(log["epoch"][best]),
+        **{name: float(log[name][best]) for name in names},
     }
 
 

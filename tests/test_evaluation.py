@@ -9,6 +9,7 @@ import torch
 from scipy import stats
 from torch import nn
 
+import nalu
 from nalu.evaluation import (
     RULES,
     agreement,
@@ -28,8 +29,10 @@ from nalu.evaluation import (
     threshold,
     wilson,
 )
+from nalu.experiments import simple_multiplication
 from nalu.store import kept_rows
 from nalu.tasks.arithmetic import SimpleMultiplication, StaticFunction
+from nalu.training.protocol import Final
 from nalu.training.run import Log, Run
 from nalu.units import NAU, NMU, Linear
 
@@ -39,8 +42,8 @@ NAN = math.nan
 def log_of(interpolation, extrapolation, sparsity=None, diverged_at=None):
     n = len(extrapolation)
     sparsity = np.linspace(0.5, 0.1, n) if sparsity is None else np.array(sparsity)
-    columns = np.array(interpolation, float), np.array(extrapolation, float), sparsity
-    return Log(np.arange(n) * 1000, *columns, diverged_at, np.empty(0))
+    rows = np.column_stack([np.arange(n) * 1000, interpolation, extrapolation, sparsity])
+    return Log(draft().columns(), rows.astype(float), diverged_at, np.empty(0))
 
 
 def solved_by(rule, run, curve):
@@ -250,9 +253,26 @@ RATE, MEANS = {"success rate": False}, ("solved at", "sparsity error")
 def test_runs_of_several_experiments_are_not_pooled():
     table = pd.DataFrame({"model": "NMU", "operation": "mul", "input_size": [4, 4, 8],
         "seed": [0, 1, 1], "solved": True, "solved_at": 1.0, "sparsity_error": 0.1})  # fmt: skip
-    with pytest.raises(ValueError, match="several runs of a seed have operation mul, model NMU"):
-        summary(table)
+    apart = summary(table)
+    assert list(apart.input_size) == [4, 8]
+    assert list(apart.runs) == [2, 1]
     assert list(summary(table, ["input_size", "model"]).runs) == [2, 1]
+
+
+def test_runs_that_differ_in_any_field_are_told_apart(tmp_path):
+    """By strengths of a regulariser as well, whose seeds need not be the same."""
+    weak, strong = (Final(strength, 0, 10) for strength in (0.0, 1.0))
+    runs = simple_multiplication(weak, [0, 1], ["NMU"], 20)
+    runs += simple_multiplication(strong, [2], ["NMU"], 20)
+    table = summary(nalu.sweep(runs, store=tmp_path, progress=False))
+    assert list(table.protocol_strength) == [0.0, 1.0]
+    assert list(table.runs) == [2, 1]
+
+
+def test_a_run_that_is_given_twice_is_not_counted_twice(tmp_path):
+    runs = simple_multiplication("draft", [0, 1, 0], ["NMU"], 20)
+    with pytest.raises(ValueError, match="a run is there twice, with operation mul, model NMU"):
+        summary(nalu.sweep(runs, store=tmp_path, progress=False))
 
 
 def test_what_differs_beyond_chance():
@@ -304,7 +324,7 @@ RNG = np.random.default_rng(3)
 CURVE = pd.DataFrame(
     {
         "operation": "mul",
-        "model": "NAU-NMU",
+        "model": "NAU → NMU",
         "seed": 0,
         "step": np.arange(5001) * 1000,
         "interpolation_error": RNG.random(5001) + 1,

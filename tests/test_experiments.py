@@ -101,7 +101,7 @@ def test_arguments_replace_the_papers():
 def test_models_by_every_name():
     assert model_named("NAC₊") == model_named("NAC") == ("NAC", ("NAC", "NAC"))
     assert model_named("ReRegualizedLinearMNAC") == ("NMU", ("NAU", "NMU"))
-    assert model_named(("NAC+", "NMU")) == ("NAC-NMU", ("NAC", "NMU"))
+    assert model_named(("NAC+", "NMU")) == ("NAC → NMU", ("NAC", "NMU"))
     assert model_named(("NAU", "NMU"))[0] == "NMU"
     assert model_named("NALU (separate)")[1] == ("NAC", "NALU (separate)")
     with pytest.raises(ValueError, match="no unit is named 'NAK'"):
@@ -144,7 +144,7 @@ def test_sequential_mnist_is_the_papers():
     product, total = sequential_mnist("product"), sequential_mnist("sum")
     assert (len(product), len(total)) == (70, 50)
     assert {run.seed for run in product} == set(range(10))
-    assert all(run.epochs == 1000 and run.protocol_name == "final" for run in product + total)
+    assert all(run.epochs == 1000 and run.protocol.name == "final" for run in product + total)
     assert {run.unit for run in product if run.z_strength} == {"NMU", "NACMulNMU"}
     assert {run.unit for run in total if run.z_strength} == {"NAC", "NAU"}
     assert {run.task.train_length for run in product} == {2}

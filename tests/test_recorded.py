@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nalu.experiments import sequential_mnist
-from nalu.runs import run_of, verify
+from nalu.runs import run_in, verify
 from nalu.store import RECORDED, Store
 
 
@@ -21,7 +21,7 @@ def test_every_record_is_whole_and_is_filed_under_its_run(recorded):
     keys = list(recorded.keys())
     assert len(keys) > 600
     for record in map(recorded.get, keys):
-        assert run_of(record).key(record.engine) == record.key
+        assert run_in(record).key(record.engine) == record.key
         assert np.isfinite(record.seconds)
         assert record.seconds > 0
 

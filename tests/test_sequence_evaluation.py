@@ -10,13 +10,14 @@ from nalu.sequence_evaluation import (
     PAPER_MARGINS,
     blind_errors,
     learned,
-    sequence_score,
+    selected,
     sequence_scores,
     sequence_thresholds,
     sparse_from,
 )
 from nalu.tasks.mnist import SequentialMNIST, load
-from nalu.training.sequence_run import SequenceLog, SequenceRun
+from nalu.training.run import Log
+from nalu.training.sequence_run import SequenceRun
 from nalu.training.sequences import windows_and_targets
 
 RUN = SequenceRun("NMU", SequentialMNIST(test_lengths=(1, 3)))
@@ -68,10 +69,9 @@ def test_a_reference_that_did_not_learn_the_digits_is_left_out():
 
 
 def test_a_record_has_the_errors_where_the_validation_error_is_least():
-    log = SequenceLog(
-        [0, 5, 10, 15], [0, 10, 20, 30], VALIDATION, TEST, SPARSITY, [], None, np.zeros(1)
-    )
-    assert sequence_score(RUN, log) == {
+    rows = np.column_stack([[0, 10, 20, 30], VALIDATION, [0, 5, 10, 15], SPARSITY, TEST])
+    log = Log(RUN.columns()[: rows.shape[1]], rows, None, np.zeros(1))
+    assert selected(RUN, log) == {
         "last_step": 30,
         "best_epoch": 10,
         "validation_error": 1.0,

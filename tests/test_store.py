@@ -15,7 +15,7 @@ import pytest
 
 from nalu import store as store_module
 from nalu.evaluation import score
-from nalu.runs import compute, run_of
+from nalu.runs import compute, run_in
 from nalu.store import DamagedRecord, Record, Store, kept_rows, pack, without_curve
 from nalu.tasks.arithmetic import SimpleMultiplication
 from nalu.training.run import Log, Run
@@ -48,7 +48,7 @@ def test_a_record_comes_back_as_it_was(store, records):
     for seen in (store, reopened(store)):
         back = seen.get(records[0].key)
         assert same(back, records[0])
-        assert run_of(back) == RUN
+        assert run_in(back) == RUN
         assert list(back.curve[:, 0]) == [0, 1000, 2000, 3000]
         assert back.seconds > 0
         assert {"device", "date", "commit", "torch", "numba"} <= back.provenance.keys()
@@ -67,14 +67,8 @@ def test_records_of_a_kind_share_a_file_and_what_they_have_in_common(store, reco
 
 
 def test_values_that_are_not_finite_survive(store, records):
-    odd = Log(
-        np.array([0, 1000]),
-        np.array([1.0, np.nan]),
-        np.array([np.inf, 1e300]),
-        np.array([0.5, 0.5]),
-        1017,
-        np.zeros(3),
-    )
+    rows = np.array([[0, 1.0, np.inf, 0.5], [1000, np.nan, 1e300, 0.5]])
+    odd = Log(RUN.columns(), rows, 1017, np.zeros(3))
     record = Record.of(RUN, "cpu", odd, score(RUN, odd)._asdict(), {}, 1.0)
     store.add([record])
     back = reopened(store).get(record.key)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import ClassVar
 
-from ..fields import as_float, as_whole
+from ..fields import Checked, as_float, checked, choice, whole
 
 Ranges = tuple[tuple[float, float], ...]
 Subset = tuple[int, int]  # first column, and the column after the last
@@ -45,25 +45,42 @@ def as_ranges(value, name: str) -> Ranges:
     return ranges
 
 
-class Arithmetic:
-    """What the tasks share: ranges, an operation, and a target.
+def ranges_text(ranges: Ranges) -> str:
+    """Ranges as the paper writes them: U[1, 2], or U[-6, -2] ∪ U[2, 6]."""
+    return " ∪ ".join(f"U[{low:g}, {high:g}]" for low, high in ranges)
 
-    A task gives ``subsets(offset)``, the columns that are summed to a and to b.
+
+class Arithmetic(Checked):
+    """What the tasks share: ranges, an operation, a target, and what nearly reaches it.
+
+    A task gives ``subsets(offset)``, the columns that are summed to a and to b, and how many
+    ``offsets`` there are.
     """
 
     operation: str
+    input_size: int
     interpolation: Ranges
     extrapolation: Ranges
-
-    def _check_ranges(self) -> None:
-        for name in ("interpolation", "extrapolation"):
-            object.__setattr__(self, name, as_ranges(getattr(self, name), name))
+    draws_offset: ClassVar[bool] = True  # whether the authors' code draws one, of one as well
+    judged: ClassVar[int] = 100  # evaluations at the end whose errors the draft takes a median of
 
     def target(self, x, offset: int):
         """t of every sample, of an array or tensor x: (..., input_size) -> (..., 1)."""
         (a0, a1), (b0, b1) = self.subsets(offset)
         a, b = x[..., a0:a1].sum(-1), x[..., b0:b1].sum(-1)
         return OPERATIONS[self.operation](a, b)[..., None]
+
+    def near(self, x, epsilon: float):
+        """What an almost perfect model gives, at offset 0: (..., input_size) -> (..., 1).
+
+        Its first layer has 1 - ε for the inputs of a subset and ε for all others, and its second
+        layer is exact (final paper). The threshold of success is its mean squared error.
+        """
+        (a0, a1), (b0, b1) = self.subsets(0)
+        a, b = x[..., a0:a1].sum(-1), x[..., b0:b1].sum(-1)
+        every = x.sum(-1)
+        near = a + epsilon * (every - 2 * a), b + epsilon * (every - 2 * b)
+        return OPERATIONS[self.operation](*near)[..., None]
 
 
 @dataclass(frozen=True)
@@ -74,15 +91,14 @@ class SimpleMultiplication(Arithmetic):
         ValueError: a range is not two finite numbers, the lower first.
     """
 
-    interpolation: Ranges = ((1.0, 2.0),)  # where training samples lie
-    extrapolation: Ranges = ((2.0, 6.0),)  # where the scores are taken; (1, 6) in the draft
+    interpolation: Ranges = checked(((1.0, 2.0),), as_ranges)  # where training samples lie
+    extrapolation: Ranges = checked(((2.0, 6.0),), as_ranges)  # of the scores; draft (1, 6)
 
     input_size: ClassVar[int] = 4
     operation: ClassVar[str] = "mul"
     offsets: ClassVar[int] = 1
-
-    def __post_init__(self):
-        self._check_ranges()
+    draws_offset: ClassVar[bool] = False
+    judged: ClassVar[int] = 10
 
     def subsets(self, offset: int = 0) -> tuple[Subset, Subset]:
         return (0, 4), (0, 2)
@@ -100,22 +116,14 @@ class StaticFunction(Arithmetic):
         ValueError: a field is outside what its comment allows, or the windows do not fit.
     """
 
-    operation: str = "mul"  # one of OPERATIONS
-    input_size: int = 100  # columns of x, 1 or more
-    subset_ratio: float = 0.25  # share of the columns in a window, in (0, 1]
-    overlap_ratio: float = 0.5  # share of a window in the other, in [0, 1]
-    interpolation: Ranges = ((1.0, 2.0),)  # where training samples lie
-    extrapolation: Ranges = ((2.0, 6.0),)  # where the scores are taken; (1, 6) in the draft
+    operation: str = choice("mul", OPERATIONS)
+    input_size: int = whole(100, 1, 2**31 - 1)  # columns of x, 1 or more
+    subset_ratio: float = checked(0.25, as_float)  # share of the columns in a window, in (0, 1]
+    overlap_ratio: float = checked(0.5, as_float)  # share of a window in the other, in [0, 1]
+    interpolation: Ranges = checked(((1.0, 2.0),), as_ranges)  # where training samples lie
+    extrapolation: Ranges = checked(((2.0, 6.0),), as_ranges)  # of the scores; draft (1, 6)
 
-    def __post_init__(self):
-        if self.operation not in OPERATIONS:
-            raise ValueError(
-                f"operation is {self.operation!r}: it must be one of {', '.join(OPERATIONS)}"
-            )
-        settle = object.__setattr__
-        settle(self, "input_size", as_whole(self.input_size, "input_size", 1, 2**31 - 1))
-        for name in ("overlap_ratio", "subset_ratio"):
-            settle(self, name, as_float(getattr(self, name), name))
+    def settle(self) -> None:
         if not 0 <= self.overlap_ratio <= 1:
             raise ValueError(f"overlap_ratio is {self.overlap_ratio!r}: it must be in [0, 1]")
         if not 0 < self.subset_ratio <= 1 or self.subset_size < 1:
@@ -129,7 +137,6 @@ class StaticFunction(Arithmetic):
                 f"{self.input_size - self.offsets + 1} inputs, and there are {self.input_size}: "
                 "take smaller subsets or more overlap"
             )
-        self._check_ranges()
         lowest = min(low for low, _ in (*self.interpolation, *self.extrapolation))
         if self.operation == "sqrt" and lowest < 0:
             raise ValueError(f"operation is 'sqrt', of sums from {lowest} on: ranges must be >= 0")

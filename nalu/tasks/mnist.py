@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..fields import as_whole
+from ..fields import Checked, as_whole, checked, choice, whole
 
 FOLDER = Path(__file__).parents[2] / "data" / "mnist"
 FILES = {  # the shape of what each file holds
@@ -106,8 +107,26 @@ def normalised(images: Tensor) -> Tensor:
     return (images.float() / 255 - MEAN) / DEVIATION
 
 
+def _ascending(low: int, high: int) -> Callable:
+    """A check for whole numbers from ``low`` to ``high``, each once and in order."""
+
+    def check(value, name: str) -> tuple[int, ...]:
+        try:
+            numbers = tuple(as_whole(number, name, low, high) for number in value)
+        except (TypeError, ValueError):
+            numbers = ()
+        if not numbers or list(numbers) != sorted(set(numbers)):
+            raise ValueError(
+                f"{name} is {value!r}: it must be whole numbers from {low} to {high}, "
+                "at least one, in ascending order"
+            )
+        return numbers
+
+    return check
+
+
 @dataclass(frozen=True)
-class SequentialMNIST:
+class SequentialMNIST(Checked):
     """The sum or product of the digits in a sequence of images, section 3.2.
 
     ``SequentialMNIST.of`` has the paper's. Targets are whole numbers in float64, which holds
@@ -120,34 +139,11 @@ class SequentialMNIST:
         ValueError: a field is outside what its comment allows.
     """
 
-    operation: str = "product"  # "sum" or "product"
-    digits: tuple[int, ...] = tuple(range(1, 10))  # that sequences are made of, of 0 ... 9
-    train_length: int = 2  # images in a sequence of training and validation, 1 or more
-    test_lengths: tuple[int, ...] = tuple(range(1, 21))  # of the test, each 1 or more
-    prefixes: bool = True  # a target for every prefix (final), or for the whole sequence only
-
-    def __post_init__(self):
-        if self.operation not in OPERATIONS:
-            raise ValueError(
-                f"operation is {self.operation!r}: it must be one of {', '.join(OPERATIONS)}"
-            )
-        for name, low, high in (("digits", 0, 9), ("test_lengths", 1, 10_000)):
-            numbers = getattr(self, name)
-            try:
-                numbers = tuple(as_whole(n, name, low, high) for n in numbers)
-                allowed = bool(numbers) and list(numbers) == sorted(set(numbers))
-            except (TypeError, ValueError):
-                allowed = False
-            if not allowed:
-                raise ValueError(
-                    f"{name} is {numbers!r}: it must be whole numbers from {low} to {high}, "
-                    "at least one, in ascending order"
-                )
-            object.__setattr__(self, name, numbers)
-        length = as_whole(self.train_length, "train_length", 1, 10_000)
-        object.__setattr__(self, "train_length", length)
-        if type(self.prefixes) is not bool:
-            raise ValueError(f"prefixes is {self.prefixes!r}: it must be True or False")
+    operation: str = choice("product", OPERATIONS)  # "sum" or "product"
+    digits: tuple[int, ...] = checked(tuple(range(1, 10)), _ascending(0, 9))  # of sequences
+    train_length: int = whole(2, 1, 10_000)  # images in a sequence of training and validation
+    test_lengths: tuple[int, ...] = checked(tuple(range(1, 21)), _ascending(1, 10_000))
+    prefixes: bool = choice(True, (True, False))  # a target for each prefix (final), or one
 
     @classmethod
     def of(cls, operation: str = "product", protocol: str = "final") -> SequentialMNIST:

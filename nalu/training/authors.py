@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..tasks.arithmetic import SimpleMultiplication, StaticFunction
+from ..tasks.arithmetic import Arithmetic
 from . import random
 
 SHARED_SEEDS = {random.VALIDATION: 43953907, random.TEST: 8689336}  # the same for all runs
@@ -20,11 +20,10 @@ class AuthorsStream:
     Unlike the stream of ``random`` it can only be read from its beginning on.
     """
 
-    def __init__(self, task: SimpleMultiplication | StaticFunction, seed: int):
+    def __init__(self, task: Arithmetic, seed: int):
         owner = np.random.RandomState(seed)
-        drawn = not isinstance(task, SimpleMultiplication)
         self.task = task
-        self.offset = int(owner.randint(0, task.offsets)) if drawn else 0
+        self.offset = int(owner.randint(0, task.offsets)) if task.draws_offset else 0
         purposes = (random.TRAINING, random.INTERPOLATION, random.EXTRAPOLATION)
         seeds = {purpose: owner.randint(0, 2**32 - 1) for purpose in purposes} | SHARED_SEEDS
         self.generators = {purpose: np.random.RandomState(s) for purpose, s in seeds.items()}

@@ -19,6 +19,7 @@ from numba import njit
 
 from ..tasks.arithmetic import OPERATIONS
 from . import random
+from .fused import fused_objection, log_of
 from .layers import (
     KINDS,
     NAC_MUL,
@@ -37,9 +38,10 @@ from .layers import (
     pull_back,
     reassociating,
 )
-from .protocol import Draft
 from .random import BLOCK, EXTRAPOLATION, INTERPOLATION, TEST, TRAINING, VALIDATION, fill
 from .run import SHARED_SEED, Log, Run
+
+TRAINS, CHECKPOINTS = Run, False
 
 ADD, SUB, MUL, DIV, SQRT, SQUARE = range(6)
 
@@ -50,7 +52,7 @@ ADD, SUB, MUL, DIV, SQRT, SQUARE = range(6)
 class Rules(NamedTuple):
     """Optimiser and protocol of a run, as numbers."""
 
-    draft: bool
+    projects: bool  # as the final paper does, and has its regulariser
     strength: float  # of the sparsity regulariser
     rate: float  # its exponential rise (draft)
     start: float  # beginning and end of its ramp (final)
@@ -63,7 +65,7 @@ class Rules(NamedTuple):
 @compiled
 def sparsity_strength(rules, step):
     """The factor of the protocol's sparsity regulariser at a step."""
-    if rules.draft:
+    if not rules.projects:
         return rules.strength * (1 - math.exp(-rules.rate * step))
     ramp = (step - rules.start) / (rules.end - rules.start)
     return rules.strength * min(max(ramp, 0.0), 1.0)
@@ -76,7 +78,7 @@ def add_regulariser(layer, rules, strength):
     real = p.dtype.type
     zero, one, two, half = real(0), real(1), real(2), real(0.5)
     symmetric = layer.kind == NAU
-    if rules.draft:
+    if not rules.projects:
         bias = real(2 * strength / p.size)
         bounds = real(2 / p.size)
         for j in range(p.size):
@@ -172,7 +174,7 @@ def targets(task, x):
 
 
 @njit(**{**options, "forceinline": False})  # rare, and its own copy of both layers to compile
-def score(first, second, task, step, mse):
+def evaluate(first, second, task, step, mse):
     """MSE over ``task.rows`` samples of both ranges: stored ones if there are any, else fresh.
 
     The two sums grow side by side, because each waits for its last addition.
@@ -274,7 +276,7 @@ def compiled_from(sources: int):
             construct(second)
             if step % rules.evaluate_every == 0:
                 row = log[step // rules.evaluate_every]
-                score(first, second, task, step, row)
+                evaluate(first, second, task, step, row)
                 row[2] = sparsity_error((first, second))
             loss = loss_and_gradients(first, second, task, rules, step)
             if not np.isfinite(loss):
@@ -284,7 +286,7 @@ def compiled_from(sources: int):
                 if layer.kind in (NAU, NMU):
                     add_regulariser(layer, rules, strength)
             adam(state, rules.learning_rate, step)
-            if not rules.draft:
+            if rules.projects:
                 for layer in (first, second):
                     if layer.kind in (NAU, NMU):
                         project(layer)
@@ -306,14 +308,9 @@ advance = compiled_from(digest(*SOURCES))
 # From a specification to arrays and back.
 
 
-def refusal(run) -> str:
+def objection(run: Run) -> str:
     """Why this engine cannot train the run, or ""."""
-    if not isinstance(run, Run):
-        return "trains the runs of section 3.1 only"
-    if run.stream != "philox":
-        return f"has no stream {run.stream!r}"
-    unknown = [name for name in run.layers if name not in KINDS]
-    return f"has no layer {unknown[0]}" if unknown else ""
+    return fused_objection(run, KINDS)
 
 
 @lru_cache(maxsize=8)
@@ -325,9 +322,9 @@ def shared_samples(purpose: int, rows: int, columns: int, ranges, dtype: str) ->
 def task_of(run: Run, dtype: str) -> Task:
     task, columns = run.task, -(-run.task.input_size // 4) * 4
     sets = [np.empty((0, columns, BLOCK), dtype)] * 2
-    if run.protocol_name == "final":
+    if run.protocol.fixed:
         sets = [
-            shared_samples(purpose, run.evaluation_rows, task.input_size, ranges, dtype)
+            shared_samples(purpose, run.protocol.rows, task.input_size, ranges, dtype)
             for purpose, ranges in ((VALIDATION, task.interpolation), (TEST, task.extrapolation))
         ]
     return Task(
@@ -337,7 +334,7 @@ def task_of(run: Run, dtype: str) -> Task:
         random.bounds(task.interpolation),
         random.bounds(task.extrapolation),
         *sets,
-        run.evaluation_rows,
+        run.protocol.rows,
         aligned_zeros((columns, BLOCK), dtype),
         aligned_zeros((2, BLOCK), dtype),
         aligned_zeros((2, BLOCK), dtype),
@@ -347,11 +344,10 @@ def task_of(run: Run, dtype: str) -> Task:
 
 def rules_of(run: Run) -> Rules:
     rule = run.protocol
-    if isinstance(rule, Draft):
-        shape = (True, rule.strength, rule.rate, 0.0, 1.0)
-    else:
-        shape = (False, rule.strength, 0.0, float(rule.start), float(rule.end))
-    return Rules(*shape, run.learning_rate, run.batch_size, run.evaluate_every)
+    shape = (0.0, float(rule.start), float(rule.end)) if rule.projects else (rule.rate, 0.0, 1.0)
+    return Rules(
+        rule.projects, rule.strength, *shape, run.learning_rate, run.batch_size, run.evaluate_every
+    )
 
 
 def train(
@@ -369,7 +365,7 @@ def train(
 
 
 def _train(run: Run, tick: Callable[[int], None], dtype: str) -> Log:
-    if reason := refusal(run):
+    if reason := objection(run):
         raise ValueError(f"engine 'cpu' {reason}: use engine 'auto'")
     model = run.build()
     p = torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
@@ -387,6 +383,4 @@ def _train(run: Run, tick: Callable[[int], None], dtype: str) -> Log:
         diverged = advance(step, end, first, second, task, rules, state, log)
         tick((end if diverged < 0 else run.iterations + 1) - step)
         step = end
-    done = log if diverged < 0 else log[: diverged // run.evaluate_every + 1]
-    steps = np.arange(len(done)) * run.evaluate_every
-    return Log(steps, *done.T, None if diverged < 0 else diverged, p.copy())
+    return log_of(run, log, diverged, p.copy())

@@ -36,9 +36,11 @@ import torch
 from ..tasks.arithmetic import OPERATIONS
 from ..units import EPSILON
 from . import random
-from .protocol import Draft
+from .fused import fused_objection, log_of
 from .random import EXTRAPOLATION, INTERPOLATION, TEST, TRAINING, VALIDATION
 from .run import SHARED_SEED, Log, Run
+
+TRAINS, CHECKPOINTS = Run, False
 
 # Triton takes 70 MB: imported where torch is built for GPUs, or the variable says how to run it.
 triton = None
@@ -503,11 +505,11 @@ def shape_of(run: Run) -> dict[str, int | bool]:
     rows = min(power_of_2(run.batch_size), 128, max(1, TILE // numbers(first, hidden, quads)))
     scored = rows
     if INTERPRETED:  # where an operation costs the same for few numbers as for many
-        rows, scored = power_of_2(run.batch_size), power_of_2(run.evaluation_rows)
+        rows, scored = power_of_2(run.batch_size), power_of_2(run.protocol.rows)
     return {
         "FIRST": first, "SECOND": second, "OPERATION": list(OPERATIONS).index(task.operation),
-        "DRAFT": isinstance(run.protocol, Draft), "INPUTS": task.input_size,
-        "HIDDEN": run.hidden_size, "BATCH": run.batch_size, "ROWS": run.evaluation_rows,
+        "DRAFT": not run.protocol.projects, "INPUTS": task.input_size,
+        "HIDDEN": run.hidden_size, "BATCH": run.batch_size, "ROWS": run.protocol.rows,
         "NEAR": len(task.interpolation), "FAR": len(task.extrapolation),
         "SPLIT": split, "N": split + n, "Q": quads, "H": hidden, "R": rows, "SCORED": scored,
     }  # fmt: skip
@@ -553,10 +555,7 @@ def schedule_of(run: Run, begin: int, end: int) -> np.ndarray:
     """
     t = np.arange(begin, end, dtype=np.float64)
     rule, counts = run.protocol, (run.task.input_size * run.hidden_size, run.hidden_size)
-    if isinstance(rule, Draft):
-        strength = 2 * rule.strength * (1 - np.exp(-rule.rate * t))
-    else:
-        strength = rule.strength * np.clip((t - rule.start) / (rule.end - rule.start), 0, 1)
+    strength = rule.sparsity_strength(t) * (1 if rule.projects else 2)  # of a square's gradient
     columns = [run.learning_rate / (1 - 0.9 ** (t + 1)), 1 / np.sqrt(1 - 0.999 ** (t + 1))]
     columns += [strength / count for count in counts]
     return np.stack(columns, -1).astype(np.float32)
@@ -567,16 +566,12 @@ def available() -> bool:
     return INTERPRETED or (triton is not None and torch.cuda.is_available())
 
 
-def refusal(run) -> str:
+def objection(run: Run) -> str:
     """Why this engine cannot train the run here, or ""."""
-    if not isinstance(run, Run):
-        return "trains the runs of section 3.1 only"
     if not available():
         return "finds no CUDA device"
-    if run.stream != "philox":
-        return f"has no stream {run.stream!r}"
-    if unknown := set(run.layers) - set(KINDS):
-        return f"has no layer {min(unknown)}"
+    if reason := fused_objection(run, KINDS):
+        return reason
     if run.iterations >= 2**31 - 1:
         return f"counts to 2³¹ steps, not to {run.iterations}"
     if power_of_2(run.hidden_size) * power_of_2(-(-run.task.input_size // 4)) * 4 > LARGEST:
@@ -594,7 +589,7 @@ def train(runs: Sequence[Run], tick: Callable[[int], None] = lambda steps: None)
         ValueError: a run that this engine does not serve, or there is no CUDA device.
     """
     for run in runs:
-        if reason := refusal(run):
+        if reason := objection(run):
             raise ValueError(f"engine 'cuda' {reason}: use engine 'auto'")
     kinds: dict[tuple, list[int]] = {}
     for i, run in enumerate(runs):
@@ -654,9 +649,3 @@ def _train(runs: list[Run], tick: Callable[[int], None]) -> list[Log]:
         log_of(run, logs[:, i], at, parameters[i])
         for i, (run, at) in enumerate(zip(runs, diverged.tolist(), strict=True))
     ]
-
-
-def log_of(run: Run, rows: np.ndarray, diverged: int, parameters: np.ndarray) -> Log:
-    done = rows if diverged < 0 else rows[: diverged // run.evaluate_every + 1]
-    steps = np.arange(len(done)) * run.evaluate_every
-    return Log(steps, *done.T, None if diverged < 0 else diverged, parameters)

@@ -1,5 +1,5 @@
-"""The rules of training: what each version of the paper adds to the loss and how it keeps
-weights in their intervals.
+"""The rules of a run: what each version of the paper adds to the loss, how it keeps weights in
+their intervals, on which samples it evaluates a model and which error counts; and the optimiser.
 
 A layer alone is not the paper's unit: without its regulariser and constraint a NAU or NMU is
 a lookalike. ``prepare`` ties both to the model and its optimiser, and an optimiser step after a
@@ -8,54 +8,100 @@ a lookalike. ``prepare`` ties both to the model and its optimiser, and an optimi
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 from weakref import WeakSet
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..fields import as_strength, as_whole
-from ..units import NAC, NAU, NMU, Constrained, NACMulNMU, Unit
+from ..fields import REQUIRED, Checked, amount, as_amount, checked, choice, whole
+from ..units import UNITS, Constrained, Unit
+
+
+class Protocol(Checked):
+    """The rules of training and scoring of one version of the paper.
+
+    A subclass says what follows, and has the paper's constants for a model in ``of``.
+    """
+
+    rows: ClassVar[int]  # samples of an evaluation
+    fixed: ClassVar[bool]  # whether all runs are evaluated on the same ones, or each on new ones
+    selects: ClassVar[bool]  # the evaluation with the least validation error counts, or the last
+    epsilon: ClassVar[float | None]  # of the threshold; None for 0.2
+    projects: ClassVar[bool]  # whether parameters are kept in their interval after every step
+    # Of sequential MNIST: fields of a run, and whether steps are counted in epochs.
+    sequences: ClassVar[dict]
+    in_epochs: ClassVar[bool]
+
+    @classmethod
+    def of(cls, units: Iterable[Unit]) -> Protocol:
+        """The rules with the paper's constants for a model of section 3.1 with these units."""
+        raise NotImplementedError
+
+    @classmethod
+    def of_sequences(cls) -> Protocol:
+        """The rules with the paper's constants for all models of section 3.2."""
+        raise NotImplementedError
+
+    def sparsity_strength(self, step):
+        """The factor of the sparsity regulariser at steps counted from 0, a number or an array."""
+        raise NotImplementedError
+
+    def penalty(self, unit: Constrained, step: int) -> Tensor:
+        """What one unit adds to the loss at a step: a scalar."""
+        raise NotImplementedError
+
+    def constrain(self, unit: Constrained) -> None:
+        """What is done to a unit after every step."""
+        if self.projects:
+            unit.project_()
 
 
 @dataclass(frozen=True)
-class Draft:
+class Draft(Protocol):
     """The draft of May 2019: weights are clipped in the forward pass only.
 
     At step t the loss gains, for every constrained unit,
 
         strength (1 - exp(-rate t)) R_bias + R_oob
 
-    with R_bias and R_oob of the unclipped Ŵ (eq. 3 and 5).
+    with R_bias and R_oob of the unclipped Ŵ (eq. 3 and 5), which bring it back into its interval.
 
     Raises:
         ValueError: a constant is negative or not finite.
     """
 
-    strength: float = 0.1  # what the factor of R_bias comes to, 0 or more
-    rate: float = 1e-5  # how fast, per step, 0 or more
+    strength: float = amount(0.1)  # what the factor of R_bias comes to, 0 or more
+    rate: float = amount(1e-5)  # how fast, per step, 0 or more
 
-    def __post_init__(self):
-        for name in ("strength", "rate"):
-            object.__setattr__(self, name, as_strength(getattr(self, name), name))
+    name: ClassVar[str] = "draft"
+    rows, fixed, selects, epsilon, projects = 2_048, False, False, None, False
+    sequences = {"cnn_outputs": 10, "trained_state": True, "evaluate_every": 10}
+    in_epochs = True
 
-    def sparsity_strength(self, step: int) -> float:
-        """The factor of R_bias at a step, counted from 0."""
-        return self.strength * (1 - math.exp(-self.rate * step))
+    @classmethod
+    def of(cls, units: Iterable[Unit]) -> Draft:
+        return cls()
+
+    @classmethod
+    def of_sequences(cls) -> Draft:
+        return cls()
+
+    def sparsity_strength(self, step):
+        return self.strength * (1 - np.exp(-self.rate * step))
 
     def penalty(self, unit: Constrained, step: int) -> Tensor:
-        """What one unit adds to the loss at a step: a scalar."""
         bias = unit.bias_penalty(unit.w_hat).mean()
-        return self.sparsity_strength(step) * bias + unit.out_of_bounds_penalty(unit.w_hat).mean()
-
-    def constrain(self, unit: Constrained) -> None:
-        """Nothing: the forward pass clips, and R_oob brings Ŵ back."""
+        strength = float(self.sparsity_strength(step))
+        return strength * bias + unit.out_of_bounds_penalty(unit.w_hat).mean()
 
 
 @dataclass(frozen=True)
-class Final:
+class Final(Protocol):
     """The ICLR 2020 paper: weights are projected into their interval after every step.
 
     At step t the loss gains strength · min(max((t - start) / (end - start), 0), 1) R_sparse
@@ -66,31 +112,37 @@ class Final:
             more, or ``end`` is not after ``start``.
     """
 
-    strength: float  # the factor of R_sparse from ``end`` on, 0 or more
-    start: int  # the last step without it, 0 or more
-    end: int  # the first step with all of it, after ``start``
+    strength: float = amount(REQUIRED)  # the factor of R_sparse from ``end`` on, 0 or more
+    start: int = whole(REQUIRED)  # the last step without it, 0 or more
+    end: int = whole(REQUIRED)  # the first step with all of it, after ``start``
 
-    def __post_init__(self):
-        object.__setattr__(self, "strength", as_strength(self.strength, "strength"))
-        for name in ("start", "end"):
-            whole = as_whole(getattr(self, name), name, 0, 2**32 - 1)
-            object.__setattr__(self, name, whole)
+    name: ClassVar[str] = "final"
+    rows, fixed, selects, epsilon, projects = 10_000, True, True, 1e-5, True
+    sequences = {"cnn_outputs": 1, "trained_state": False, "evaluate_every": 5}
+    in_epochs = False
+
+    def settle(self) -> None:
         if not self.start < self.end:
             raise ValueError(f"the ramp ends at {self.end}, which must be after {self.start}")
 
-    def sparsity_strength(self, step: int) -> float:
-        """The factor of R_sparse at a step, counted from 0."""
-        ramp = (step - self.start) / (self.end - self.start)
-        return self.strength * min(max(ramp, 0.0), 1.0)
+    @classmethod
+    def of(cls, units: Iterable[Unit]) -> Final:
+        constrained = [unit for unit in units if isinstance(unit, Constrained)]
+        multiplies = any(unit.neutral for unit in constrained)
+        return FINAL_MULTIPLICATION if multiplies else FINAL_ADDITION
+
+    @classmethod
+    def of_sequences(cls) -> Final:
+        return FINAL_SEQUENCE
+
+    def sparsity_strength(self, step):
+        return self.strength * np.clip((step - self.start) / (self.end - self.start), 0.0, 1.0)
 
     def penalty(self, unit: Constrained, step: int) -> Tensor:
-        """What one unit adds to the loss at a step: a scalar."""
-        return self.sparsity_strength(step) * unit.sparsity_penalty(unit.weight).mean()
+        return float(self.sparsity_strength(step)) * unit.sparsity_penalty(unit.weight).mean()
 
-    def constrain(self, unit: Constrained) -> None:
-        """Project, as must happen after every step."""
-        unit.project_()
 
+PROTOCOLS = {rules.name: rules for rules in (Draft, Final)}
 
 # The final paper's constants differ by model: one that multiplies, or not. They are for runs
 # of millions of steps, and do nothing before ``start``.
@@ -99,7 +151,85 @@ FINAL_ADDITION = Final(strength=0.01, start=5_000, end=50_000)
 FINAL_SEQUENCE = Final(strength=10.0, start=10_000, end=100_000)  # all models of section 3.2
 
 
-WITH_R_Z = (NAC, NAU, NMU, NACMulNMU)  # the units that R_z is defined for
+# With the constants of the frameworks in which later units were trained.
+OPTIMIZERS = {
+    "Adam": torch.optim.Adam,
+    "RMSprop": partial(torch.optim.RMSprop, alpha=0.9, eps=1e-10),
+    "SGD": torch.optim.SGD,
+}
+
+
+def _as_rates(value, name: str) -> tuple[float, ...]:
+    rates = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return tuple(as_amount(rate, name, zero=False) for rate in rates)
+
+
+@dataclass(frozen=True)
+class Optimizer(Checked):
+    """How a run makes steps of its gradients: by Adam, unless a later unit's paper has another.
+
+    A run that begins anew does so with other initial parameters and the moments of a first step
+    (iNALU, Schlör, Ring and Hotho, 2020), if of its errors since it began, one for each step, more
+    than ``patience`` are known, the second half has a mean above 1, and the first a mean that is
+    not above it by more than a standard deviation of the second.
+
+    Raises:
+        ValueError: a field is outside what its comment allows.
+    """
+
+    rule: str = choice("Adam", OPTIMIZERS)  # with the constants above
+    rates: tuple[float, ...] | None = checked(None, _as_rates)  # of each layer; None for the run's
+    clip_value: float | None = amount(None, zero=False)  # what no entry of a gradient exceeds
+    clip_norm: float | None = amount(None, zero=False)  # what the norm of a run's whole one doesn't
+    restart_every: int | None = whole(None, 1)  # steps between tests whether to begin anew
+    patience: int = whole(5_000, 1)
+
+    @classmethod
+    def of(cls, units: Sequence[type[Unit]], rate: float) -> Optimizer:
+        """What the papers of a model's units have; ``rate`` is the learning rate of the others."""
+        needs = [dict(unit.optimizer) for unit in units]
+        rates = tuple(need.pop("rate", rate) for need in needs)
+        merged = {name: value for need in needs for name, value in need.items()}
+        return cls(rates=None if set(rates) == {rate} else rates, **merged)
+
+    def made(self, layers: Sequence[Sequence[Tensor]], rate: float, **options):
+        """The optimiser of PyTorch for the parameters of each layer; ``options`` are its own."""
+        rates = self.rates or (rate,)
+        if len(rates) == 1:
+            layers = [[parameter for layer in layers for parameter in layer]]
+        groups = [{"params": p, "lr": lr} for p, lr in zip(layers, rates, strict=True)]
+        return OPTIMIZERS[self.rule](groups, lr=rate, **options)
+
+    @torch.no_grad()
+    def clip(self, parameters: Sequence[Tensor]) -> None:
+        """Clip the gradients of stacked parameters, (runs, ...), of each run by itself."""
+        gradients = [parameter.grad for parameter in parameters]
+        if self.clip_value is not None:
+            for gradient in gradients:
+                gradient.clamp_(-self.clip_value, self.clip_value)
+        if self.clip_norm is not None:
+            squares = torch.stack([g.square().flatten(1).sum(1) for g in gradients])
+            factor = (self.clip_norm / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1)
+            for gradient in gradients:
+                gradient.mul_(factor.view(-1, *[1] * (gradient.ndim - 1)))
+
+    def starts_anew(self, errors: Sequence[float]) -> bool:
+        """Whether the errors of the steps since a run began say that it should begin again."""
+        if len(errors) <= self.patience:
+            return False
+        first, second = np.array_split(np.asarray(errors), 2)
+        return bool(second.mean() > 1 and first.mean() <= second.mean() + second.std())
+
+
+def as_optimizer(value, name: str) -> Optimizer:
+    """The value, if it is an optimiser.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(value, Optimizer):
+        raise ValueError(f"{name} is {value!r}: it must be an Optimizer")
+    return value
 
 
 def constrained_units(model: nn.Module) -> Iterator[Constrained]:
@@ -107,22 +237,35 @@ def constrained_units(model: nn.Module) -> Iterator[Constrained]:
     return (module for module in model.modules() if isinstance(module, Constrained))
 
 
-def protocol_for(model: nn.Module, protocol: str | Draft | Final) -> Draft | Final:
+def protocol_named(name: str) -> type[Protocol]:
+    """The rules of that version of the paper.
+
+    Raises:
+        ValueError: there is no such version.
+    """
+    if not isinstance(name, str) or name not in PROTOCOLS:
+        kinds = " or ".join(rules.__name__ for rules in PROTOCOLS.values())
+        raise ValueError(
+            f"no protocol is named {name!r}: use {', '.join(map(repr, PROTOCOLS))}, or a {kinds} "
+            "of your own"
+        )
+    return PROTOCOLS[name]
+
+
+def protocol_for(model: nn.Module, protocol: str | Protocol) -> Protocol:
     """``protocol`` itself, or the one of that name with the paper's constants for this model.
 
     Raises:
         ValueError: a name other than "draft" and "final".
     """
-    if isinstance(protocol, Draft | Final):
+    if isinstance(protocol, Protocol):
         return protocol
-    if protocol == "draft":
-        return Draft()
-    if protocol == "final":
-        multiplies = any(unit.neutral for unit in constrained_units(model))
-        return FINAL_MULTIPLICATION if multiplies else FINAL_ADDITION
-    raise ValueError(
-        f"no protocol is named {protocol!r}: use 'draft', 'final', or a Draft or Final of your own"
-    )
+    return protocol_named(protocol).of(m for m in model.modules() if isinstance(m, Unit))
+
+
+def with_r_z() -> str:
+    """The units that R_z is defined for, in words."""
+    return ", ".join(name for name, unit in UNITS.items() if unit.r_z)
 
 
 def input_penalty(unit: Unit, inputs: Tensor) -> Tensor:
@@ -141,19 +284,16 @@ def input_penalty(unit: Unit, inputs: Tensor) -> Tensor:
     Raises:
         ValueError: R_z is not defined for the unit.
     """
-    if type(unit) not in WITH_R_Z:
-        names = ", ".join(known.__name__ for known in WITH_R_Z)
-        raise ValueError(f"R_z is defined for {names}, not for {unit}: leave it out")
-    if isinstance(unit, NACMulNMU):
-        inputs = (inputs.abs() + unit.epsilon).log()
-    mean = inputs.flatten(0, -2).mean(0)
+    if not unit.r_z:
+        raise ValueError(f"R_z is defined for {with_r_z()}, not for {unit}: leave it out")
+    mean = unit.read(inputs).flatten(0, -2).mean(0)
     return ((1 - unit.weight.abs()) * (mean - unit.neutral) ** 2).mean()
 
 
 class Regulariser:
     """What ``prepare`` returns: ``regulariser(step)`` is the term of the loss at a step."""
 
-    def __init__(self, model: nn.Module, protocol: Draft | Final):
+    def __init__(self, model: nn.Module, protocol: Protocol):
         self.protocol = protocol
         self.units = list(constrained_units(model))
         self.arrived = False  # whether a gradient has come through since the last step
@@ -194,7 +334,7 @@ _prepared: WeakSet[torch.optim.Optimizer] = WeakSet()
 
 
 def prepare(
-    model: nn.Module, optimizer: torch.optim.Optimizer, protocol: str | Draft | Final = "final"
+    model: nn.Module, optimizer: torch.optim.Optimizer, protocol: str | Protocol = "final"
 ) -> Regulariser:
     """Train the constrained units of ``model`` by the rules of the paper (section 3).
 

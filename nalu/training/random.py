@@ -20,7 +20,8 @@ from numba import njit
 from torch import Tensor
 
 # What numbers are drawn for: the second part of an address.
-TRAINING, INTERPOLATION, EXTRAPOLATION, VALIDATION, TEST, OFFSET, THRESHOLD, SHUFFLE = range(8)
+TRAINING, INTERPOLATION, EXTRAPOLATION, VALIDATION, TEST, OFFSET, THRESHOLD = range(7)
+SHUFFLE, NOISE, RESTART = 7, 8, 9
 
 BLOCK = 128  # rows in a block of samples: the engines' unit of work
 MASK = 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""The reference engine: ordinary units, autograd and Adam of PyTorch, many seeds at once.
+"""The reference engine: ordinary units, autograd and an optimiser of PyTorch, many runs at once.
 
 It is the definition of what is right. It trains any unit on any device, in float32 or
 float64, on the stream all engines share or on the one of the authors' code.
@@ -6,91 +6,70 @@ float64, on the stream all engines share or on the one of the authors' code.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
 
-from ..units import Constrained
 from . import random
 from .authors import AuthorsStream
-from .protocol import Regulariser, constrained_units
 from .run import SHARED_SEED, Log, Run
+from .training import Training
 
-
-def stacked(modules: Sequence[nn.Module]) -> tuple[dict[str, Tensor], nn.Module]:
-    """The parameters of modules that differ in nothing else, (modules, ...), by name.
-
-    Also a module that holds them all at once, in the same memory.
-    """
-    parameters, _ = stack_module_state(list(modules))
-    holder = copy.deepcopy(modules[0])
-    for name, parameter in parameters.items():
-        owner, _, attribute = name.rpartition(".")
-        setattr(holder.get_submodule(owner), attribute, nn.Parameter(parameter.detach()))
-    return parameters, holder
-
-
-class Objective(nn.Module):
-    """One run's model with its data loss and what the protocol adds to it."""
-
-    def __init__(self, run: Run, device: torch.device, dtype: torch.dtype):
-        super().__init__()
-        self.model = run.build().to(device, dtype)
-        self.regulariser = Regulariser(self.model, run.protocol)
-
-    def forward(self, x: Tensor, target: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """MSE and penalty, two scalars, of samples (rows, in) and targets (rows, 1)."""
-        return (self.model(x) - target).square().mean(), self.regulariser(step)
-
-
-class SparsityError(nn.Module):
-    """max over all matrices of min(|W|, |1 - |W||), a scalar."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model = model
-
-    def forward(self) -> Tensor:
-        distances = [Constrained.sparsity_penalty(unit.weight).max() for unit in self.model]
-        return torch.stack(distances).max()
+TRAINS, CHECKPOINTS = Run, True
 
 
 class Samples:
-    """Samples and targets of many runs that differ in their seeds only."""
+    """Samples and targets of many runs, whose seeds, ranges and windows may differ."""
 
     def __init__(self, runs: Sequence[Run], device: torch.device, dtype: torch.dtype):
-        self.task = runs[0].task
+        self.runs = runs
+        self.windows = {(run.task, run.offset) for run in runs}
         self.offsets = [run.offset for run in runs]
-        self.seeds = torch.tensor([run.seed for run in runs], device=device)
         self.authors = [AuthorsStream(r.task, r.seed) for r in runs if r.stream == "authors"]
         self.device, self.dtype = device, dtype
         self.stored: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, purpose: int, step: int, rows: int) -> tuple[Tensor, Tensor]:
         """(runs, rows, in) and (runs, rows, 1); one run long where all share the samples."""
-        evaluated_elsewhere = purpose in (random.EXTRAPOLATION, random.TEST)
-        ranges = self.task.extrapolation if evaluated_elsewhere else self.task.interpolation
+        outside = purpose in (random.EXTRAPOLATION, random.TEST)
+        tasks = [run.task for run in self.runs]
+        ranges = [task.extrapolation if outside else task.interpolation for task in tasks]
         if self.authors:
-            pairs = [stream.samples(purpose, rows, ranges) for stream in self.authors]
+            pairs = [
+                stream.samples(purpose, rows, own)
+                for stream, own in zip(self.authors, ranges, strict=True)
+            ]
             x, target = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
             return self._placed(x), self._placed(target)
-        seeds = self.seeds
+        seeds = [run.seed for run in self.runs]
         if purpose in (random.VALIDATION, random.TEST):
-            seeds = torch.full_like(seeds[:1], SHARED_SEED)
-        x = self._placed(random.samples(seeds, purpose, step, rows, self.task.input_size, ranges))
+            seeds = [SHARED_SEED] * (1 if len(set(ranges)) == 1 else len(seeds))
+        x = self.drawn(seeds, purpose, step, rows, tasks[0].input_size, ranges=ranges[: len(seeds)])
         return x, self._targets(x)
 
+    def drawn(self, seeds: list[int], purpose: int, step: int, *size: int, ranges) -> Tensor:
+        """Samples of seeds and ranges, one for each: (seeds, rows, columns)."""
+        if len(set(ranges)) == 1:
+            drawn = random.samples(self._seeds(seeds), purpose, step, *size, ranges[0])
+        else:
+            each = zip(seeds, ranges, strict=True)
+            parts = [random.samples(self._seeds([s]), purpose, step, *size, r) for s, r in each]
+            drawn = torch.cat(parts)
+        return self._placed(drawn)
+
+    def _seeds(self, seeds: list[int]) -> Tensor:
+        return torch.tensor(seeds, device=self.device)
+
     def _targets(self, x: Tensor) -> Tensor:
-        if len(set(self.offsets)) == 1:
-            target = self.task.target(x, self.offsets[0])
-            return target.expand(len(self.offsets), -1, -1)
-        each = x.expand(len(self.offsets), -1, -1)
-        pairs = zip(each, self.offsets, strict=True)
-        return torch.stack([self.task.target(x, offset) for x, offset in pairs])
+        if len(self.windows) == 1:
+            ((task, offset),) = self.windows
+            return task.target(x, offset).expand(len(self.runs), -1, -1)
+        each = zip(x.expand(len(self.runs), -1, -1), self.runs, self.offsets, strict=True)
+        return torch.stack([run.task.target(x, offset) for x, run, offset in each])
 
     def _placed(self, x: Tensor) -> Tensor:
         return x.to(self.device, self.dtype)
@@ -102,14 +81,21 @@ class Samples:
         return self.stored[purpose]
 
 
-def refusal(run) -> str:
+def objection(run: Run) -> str:
     """Why this engine cannot train the run, or "": it can train all of section 3.1."""
-    return "" if isinstance(run, Run) else "trains the runs of section 3.1 only"
+    return ""
 
 
-def beside(run: Run) -> Run:
-    """What runs have in common that are trained side by side: all but the seed."""
-    return run.but(seed=0)
+def beside(run: Run) -> tuple:
+    """What runs have in common that are trained side by side: all that decides a shape or a rule.
+
+    One that may begin anew is trained alone, for its optimiser to begin anew as well.
+    """
+    alone = run if run.optimizer.restart_every else None
+    rules = [
+        each.name for each in fields(run) if each.compare and each.name not in ("seed", "task")
+    ]
+    return alone, run.task.operation, run.task.input_size, *(getattr(run, name) for name in rules)
 
 
 def train(
@@ -117,103 +103,111 @@ def train(
     tick: Callable[[int], None] = lambda steps: None,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device | None = None,
+    checkpoint: str | Path | None = None,
+    provenance: dict[str, str] | None = None,
 ) -> list[Log]:
-    """Train runs that differ in their seeds only, side by side.
+    """Train runs side by side that differ in their seeds, ranges and windows only.
 
-    ``tick`` is called with the number of steps (times runs) done since the last call; what it
-    raises ends the training. ``device`` is the GPU if there is one.
+    Args:
+        runs: that ``beside`` says nothing different of.
+        tick: called with the number of steps (times runs) done since the last call; what it
+            raises ends the training.
+        dtype: float32, or float64 for comparisons.
+        device: the GPU if there is one.
+        checkpoint: a file to go on from, for trainings of minutes; see ``Training.train``.
+        provenance: what is recorded of this computer and code.
 
     Raises:
-        ValueError: the runs differ in more than their seeds, or are of section 3.2.
+        ValueError: the runs differ in more, or the checkpoint is damaged or another training's.
     """
-    run = runs[0]
-    if reason := refusal(run):
-        raise ValueError(f"engine 'reference' {reason}: use engine 'auto'")
-    if any(other.but(seed=run.seed) != run for other in runs):
-        raise ValueError("the reference engine trains runs side by side that differ in seed only")
+    if len(set(map(beside, runs))) > 1:
+        raise ValueError(
+            "the reference engine trains runs side by side that differ in seed, ranges and windows "
+            "only"
+        )
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    batch = Batch(runs, device, dtype)
-    since = 0
-    for step in range(run.iterations + 1):
-        if step % run.evaluate_every == 0:
-            batch.evaluate(step)
-            tick(since * len(runs))
-            since = 0
-        since += 1
-        batch.update(step)
-        if all(diverged is not None for diverged in batch.diverged_at):
-            break
-    tick((run.iterations + 1 - step - 1 + since) * len(runs))
-    return batch.logs()
+    training = Arithmetic(runs, device, dtype)
+    training.provenance = provenance or {}
+    return training.train(tick, checkpoint)
 
 
-class Batch:
-    """The state of runs trained side by side: stacked parameters, their optimiser, the log."""
+class Arithmetic(Training):
+    """Runs of section 3.1 in progress."""
+
+    saved_after = 30.0
 
     def __init__(self, runs: Sequence[Run], device: torch.device, dtype: torch.dtype):
-        self.run, self.size = runs[0], len(runs)
+        super().__init__(runs, device, dtype)
         self.samples = Samples(runs, device, dtype)
-        objectives = [Objective(run, device, dtype) for run in runs]
-        self.parameters, self.stacked = stacked(objectives)
-        self.objective = objectives[0]
-        self.sparsity = SparsityError(self.objective.model)
-        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=self.run.learning_rate)
-        self.rows: list[Tensor] = []  # of the log, (runs, 3)
-        self.steps: list[int] = []
-        self.diverged_at: list[int | None] = [None] * self.size
-        self.last: list[Tensor | None] = [None] * self.size
+        self.rounds, self.last_evaluated = self.run.steps, self.run.iterations
+        self.noisy = [unit.in_features for unit in self.model if unit.noisy]
+        self.draws, self.errors = 0, []  # initial parameters drawn anew, errors since then
 
-    def losses(self, x: Tensor, target: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """MSE and penalty of every run: (runs,) each; samples may be those of one run."""
+    def state(self) -> dict:
+        return {"draws": self.draws, "errors": self.errors}
 
-        def one(parameters, x, target):
-            return functional_call(self.objective, parameters, (x, target, step))
+    def advance(self, tick: Callable[[int], None]) -> None:
+        begin, every = self.at, self.run.evaluate_every
+        for step in range(begin, min(begin - begin % every + every, self.rounds)):
+            self.step(step)
+            self.at = step + 1
+            if None not in self.diverged_at:
+                break
+        tick((self.at - begin) * len(self.runs))
 
-        shared = len(x) == 1
-        in_dims = (0, None if shared else 0, 0)
-        return vmap(one, in_dims)(self.parameters, x[0] if shared else x, target)
+    def step(self, step: int) -> None:
+        """One step of all runs, and where the optimiser has it, beginning anew."""
+        inputs = self.samples(random.TRAINING, step, self.run.batch_size)
+        if self.noisy:
+            inputs = *inputs, self.noise(step)
+
+        def losses(model: nn.Sequential, x: Tensor, target: Tensor, *noise: Tensor):
+            outputs = with_noise(model, x, *noise) if noise else model(x)
+            return (outputs - target).square().mean(), self.regulariser(step)
+
+        errors = self.update(step, losses, *inputs)
+        rules = self.run.optimizer
+        if rules.restart_every:
+            self.errors.append(errors.item())
+            if step % rules.restart_every == 0 and rules.starts_anew(self.errors):
+                self.draws, self.errors = self.draws + 1, []
+                fresh = self.run.build(self.draws).to(self.device, self.dtype).parameters()
+                with torch.no_grad():
+                    for parameter, new in zip(self.parameters.values(), fresh, strict=True):
+                        parameter.copy_(new[None])
+                self.optimizer.state.clear()
+
+    def noise(self, step: int) -> Tensor:
+        """U[0, 1) for every sample and input of the noisy units: (runs, rows, inputs)."""
+        seeds, unit = [run.seed for run in self.runs], [((0.0, 1.0),)]
+        size = self.run.batch_size, sum(self.noisy)
+        return self.samples.drawn(seeds, random.NOISE, step, *size, ranges=unit)
 
     @torch.no_grad()
-    def evaluate(self, step: int) -> None:
-        """One row of every run's log."""
-        run = self.run
-        if run.protocol_name == "draft":
-            purposes = (random.INTERPOLATION, random.EXTRAPOLATION)
-            sets = [self.samples(purpose, step, run.evaluation_rows) for purpose in purposes]
+    def evaluation(self) -> Tensor:
+        rules = self.run.protocol
+        if rules.fixed:
+            sets = [self.samples.kept(p, rules.rows) for p in (random.VALIDATION, random.TEST)]
         else:
-            purposes = (random.VALIDATION, random.TEST)
-            sets = [self.samples.kept(purpose, run.evaluation_rows) for purpose in purposes]
-        errors = [self.losses(x, target, step)[0] for x, target in sets]
-        sparsity = vmap(lambda p: functional_call(self.sparsity, p, ()))(self.parameters)
-        self.rows.append(torch.stack([*errors, sparsity], -1).cpu())
-        self.steps.append(step)
+            purposes = (random.INTERPOLATION, random.EXTRAPOLATION)
+            sets = [self.samples(purpose, self.at, rules.rows) for purpose in purposes]
 
-    def update(self, step: int) -> None:
-        """One step of Adam for all runs, then the constraint of the protocol."""
-        x, target = self.samples(random.TRAINING, step, self.run.batch_size)
-        self.optimizer.zero_grad()
-        errors, penalties = self.losses(x, target, step)
-        if not torch.isfinite(errors).all():
-            self._stop(torch.isfinite(errors).tolist(), step)
-        (errors + penalties).sum().backward()
-        self.optimizer.step()
-        for unit in constrained_units(self.stacked.model):
-            self.run.protocol.constrain(unit)
+        def error(model: nn.Sequential, x: Tensor, target: Tensor) -> Tensor:
+            return (model(x) - target).square().mean()
 
-    def _stop(self, finite: list[bool], step: int) -> None:
-        for i, well in enumerate(finite):
-            if not well and self.diverged_at[i] is None:
-                self.diverged_at[i] = step
-                self.last[i] = self._flat(i)
+        def sparsity(model: nn.Sequential) -> Tensor:
+            return torch.stack([unit.sparsity_error() for unit in model]).max()
 
-    def _flat(self, i: int) -> Tensor:
-        return torch.cat([p[i].detach().flatten() for p in self.parameters.values()]).clone()
+        return torch.stack([*(self.each(error, *part) for part in sets), self.each(sparsity)], -1)
 
-    def logs(self) -> list[Log]:
-        rows, steps = torch.stack(self.rows, 1).double().numpy(), np.array(self.steps)
-        logs = []
-        for i, diverged in enumerate(self.diverged_at):
-            known = steps <= (self.run.iterations if diverged is None else diverged)
-            last = self._flat(i) if diverged is None else self.last[i]
-            logs.append(Log(steps[known], *rows[i, known].T, diverged, last.cpu().numpy()))
-        return logs
+
+def with_noise(model: nn.Sequential, x: Tensor, noise: Tensor) -> Tensor:
+    """The outputs of a model in training, each noisy unit with its columns of the noise."""
+    at = 0
+    for unit in model:
+        if unit.noisy:
+            x = unit(x, noise[..., at : at + unit.in_features])
+            at += unit.in_features
+        else:
+            x = unit(x)
+    return x

@@ -10,27 +10,24 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache, partial
+from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..fields import as_strength, as_whole
-from ..tasks.arithmetic import SimpleMultiplication, StaticFunction
-from ..units import NALU, UNITS, unit_named
+from ..fields import REQUIRED, Checked, amount, checked, choice, made, whole
+from ..tasks.arithmetic import Arithmetic, ranges_text
+from ..units import LAYERS, layer_named, unit_of
 from . import random
 from .authors import AuthorsStream
-from .protocol import Draft, Final, protocol_for
+from .protocol import Optimizer, Protocol, as_optimizer, protocol_for
 
-LAYERS = {**UNITS, "NALU (separate)": partial(NALU, separate=True)}
 STREAMS = ("philox", "authors")
-TASKS = {task.__name__: task for task in (StaticFunction, SimpleMultiplication)}
-EVALUATION_ROWS = {"draft": 2_048, "final": 10_000}
 SHARED_SEED = 0  # of the validation and test sets, which all runs of the final protocol share
 
 _building = threading.Lock()  # units draw from torch's one global generator
@@ -44,31 +41,19 @@ def initialising(seed: int) -> Iterator[None]:
         yield
 
 
-def layer_named(name: str) -> str:
-    """The name of a layer as ``Run`` keeps it, from any name its unit has had.
-
-    Raises:
-        ValueError: no unit has that name.
-    """
-    return name if name in LAYERS else unit_named(name).__name__
-
-
-class Filed:
+class BaseRun(Checked):
     """What kinds of run share: a specification, and a name in a store.
 
     A subclass is a dataclass with ``task``, ``protocol``, ``seed`` and the labels ``experiment``
-    and ``model``; it has ``words()`` to find a file by, for sweeps ``steps``, ``labels()`` and
-    ``columns()``, and ``unset(changes)``: what stands for the paper's in the fields that those
-    which change decide.
+    and ``model``. It says which tasks it ``learns``, has ``words()`` to find a file by, for sweeps
+    ``steps``, and ``columns()`` of its log, and ``unset(changes)``: what stands for the paper's in
+    the fields that those which change decide.
     """
 
+    learns: ClassVar[type]  # the tasks it can have are of this class
     mathematics: ClassVar[int]  # raised when the same specification comes to give another result
-    tasks: ClassVar[dict[str, type]]  # that it can have, by name
     keeps_parameters: ClassVar[bool] = False  # whether a store has those a run ends with
-
-    @property
-    def protocol_name(self) -> str:
-        return type(self.protocol).__name__.lower()
+    length: ClassVar[str]  # the field that says how long it is trained
 
     def but(self, **changes) -> Self:
         """The same run with other fields; what was the paper's for it is the paper's again."""
@@ -80,22 +65,29 @@ class Filed:
         return replace(self, **{**decided, **changes})
 
     def specification(self) -> dict:
-        """All that decides the result, as JSON has it: ``from_specification`` goes back."""
-        fields = asdict(self)
-        del fields["experiment"], fields["model"]
-        fields["task"] = {"name": type(self.task).__name__, **fields["task"]}
-        fields["protocol"] = {"name": self.protocol_name, **fields["protocol"]}
-        return json.loads(json.dumps({"mathematics": self.mathematics, **fields}))
+        """All that decides the result, as JSON has it: ``run_of`` goes back."""
+        described = self.described()
+        del described["name"]
+        return {"mathematics": self.mathematics, **described}
 
-    @classmethod
-    def from_specification(cls, specification: dict) -> Self:
-        """The run that ``specification`` describes, also after a trip through JSON."""
-        fields = dict(specification)
-        del fields["mathematics"]
-        for name, kinds in (("task", cls.tasks), ("protocol", {"draft": Draft, "final": Final})):
-            values = dict(fields[name])
-            fields[name] = kinds[values.pop("name")](**values)
-        return cls(**fields)
+    def labels(self) -> dict:
+        """The columns of a sweep that say which run a row is about: every field, as a cell has it.
+
+        Those of the protocol and the optimiser have their name before their own.
+        """
+        first = {
+            "experiment": self.experiment,
+            "protocol": self.protocol.name,
+            "model": self.model,
+            "operation": self.task.operation,
+            "seed": self.seed,
+        }
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name in ("task", "protocol", "optimizer"):
+            if (part := own.pop(name, None)) is not None:
+                prefix = "" if name == "task" else f"{name}_"
+                own |= {prefix + each.name: getattr(part, each.name) for each in fields(part)}
+        return first | {name: cell(value) for name, value in own.items() if name not in first}
 
     def kind(self, engine: str) -> str:
         """What this run and those with other seeds, from one engine, are filed under."""
@@ -108,59 +100,82 @@ class Filed:
         return f"{self.kind(engine)}-{self.seed}"
 
 
+def run_of(specification: dict) -> BaseRun:
+    """The run that a specification describes, also after a trip through JSON."""
+    task = made(specification["task"])
+    (kind,) = (kind for kind in BaseRun.__subclasses__() if isinstance(task, kind.learns))
+    values = {name: value for name, value in specification.items() if name != "mathematics"}
+    return made({"name": kind.name, **values})
+
+
+def cell(value):
+    """A field of a run as a cell of a table: ranges as the paper writes them, others as text."""
+    if not isinstance(value, tuple):
+        return np.nan if value is None else value
+    if value and isinstance(value[0], tuple):
+        return ranges_text(value)
+    return " → ".join(value) if value and isinstance(value[0], str) else ", ".join(map(str, value))
+
+
+def _as_layers(value, name: str) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise ValueError(f"{name} is {value!r}: it must be the names of one or more units")
+    return tuple(layer_named(unit) for unit in value)
+
+
 @dataclass(frozen=True)
-class Run(Filed):
+class Run(BaseRun):
     """One training of one model on one task: same specification, same result.
 
-    Names are made canonical and ``protocol`` may be "draft" or "final", which stands for the
-    paper's constants for these layers.
+    Names are made canonical, ``protocol`` may be "draft" or "final", which stands for the
+    paper's constants for these layers, and ``optimizer`` None for what their papers have.
 
     Raises:
         ValueError: a field is outside what its comment allows.
     """
 
-    layers: tuple[str, str]  # the unit that reads the input, and the one that gives the output
-    task: StaticFunction | SimpleMultiplication  # what is learned
-    protocol: Draft | Final | str = "draft"  # rules of training and scoring
-    iterations: int = 5_000_000  # T in [0, 2³²): there are T + 1 updates, t = 0 ... T
-    seed: int = 0  # of parameters, offset and samples, in [0, 2³²): torch's has no more bits
-    hidden_size: int = 2  # outputs of the first layer, 1 or more
-    learning_rate: float = 1e-3  # of Adam, positive
-    batch_size: int = 128  # samples a step, 1 or more
-    evaluate_every: int = 1_000  # steps from one evaluation to the next, 1 or more
-    stream: str = "philox"  # or "authors": the random numbers of the paper's own code
+    layers: tuple[str, ...] = checked(REQUIRED, _as_layers)  # units, from the input to the output
+    task: Arithmetic = field()  # what is learned
+    protocol: Protocol | str = "draft"  # rules of training and scoring
+    iterations: int = whole(5_000_000)  # T in [0, 2³²): there are T + 1 updates, t = 0 ... T
+    seed: int = whole(0)  # of parameters, offset and samples, in [0, 2³²): torch's has no more bits
+    hidden_size: int = whole(2, 1)  # outputs of every layer but the last, 1 or more
+    learning_rate: float = amount(1e-3, zero=False)  # of the optimiser, positive
+    batch_size: int = whole(128, 1)  # samples a step, 1 or more
+    evaluate_every: int = whole(1_000, 1)  # steps from one evaluation to the next, 1 or more
+    stream: str = choice("philox", STREAMS)  # or "authors": the random numbers of their own code
+    optimizer: Optimizer | None = checked(None, as_optimizer, silent=Optimizer())  # of steps
     experiment: str = field(default="", compare=False)  # what it is part of: a label
     model: str = field(default="", compare=False)  # how the paper's tables call the layers
 
+    learns: ClassVar[type] = Arithmetic
     mathematics: ClassVar[int] = 1
-    tasks: ClassVar[dict[str, type]] = TASKS
+    length: ClassVar[str] = "iterations"
 
     def unset(self, changes: Collection[str]) -> dict:
-        return {"protocol": self.protocol_name, "model": ""} if "layers" in changes else {}
+        if "layers" not in changes:
+            return {"optimizer": None} if "learning_rate" in changes else {}
+        return {"protocol": self.protocol.name, "model": "", "optimizer": None}
 
-    def __post_init__(self):
-        if isinstance(self.layers, str) or len(self.layers) != 2:
-            raise ValueError(f"layers is {self.layers!r}: it must be the names of two units")
-        object.__setattr__(self, "layers", tuple(layer_named(name) for name in self.layers))
-        if not isinstance(self.task, StaticFunction | SimpleMultiplication):
-            raise ValueError(
-                f"task is {self.task!r}: it must be a StaticFunction or a SimpleMultiplication"
-            )
-        for name in ("iterations", "seed", "hidden_size", "batch_size", "evaluate_every"):
-            low = 0 if name in ("iterations", "seed") else 1
-            whole = as_whole(getattr(self, name), name, low, 2**32 - 1)
-            object.__setattr__(self, name, whole)
-        rate = as_strength(self.learning_rate, "learning_rate", zero=False)
-        object.__setattr__(self, "learning_rate", rate)
-        if self.stream not in STREAMS:
-            raise ValueError(f"stream is {self.stream!r}: it must be one of {', '.join(STREAMS)}")
+    def settle(self) -> None:
+        if not isinstance(self.task, Arithmetic):
+            tasks = " or a ".join(task.__name__ for task in Arithmetic.__subclasses__())
+            raise ValueError(f"task is {self.task!r}: it must be a {tasks}")
         for ranges in (self.task.interpolation, self.task.extrapolation):
             if self.stream == "authors" and len(ranges) > 1:
                 raise ValueError(
                     f"stream 'authors' has single ranges, not {ranges}: use stream 'philox'"
                 )
-        object.__setattr__(self, "protocol", _protocol(self.layers, self.protocol))
-        object.__setattr__(self, "model", self.model or "-".join(self.layers))
+        settle = object.__setattr__
+        settle(self, "protocol", _protocol(self.layers, self.protocol))
+        units = [unit_of(name) for name in self.layers]
+        if self.optimizer is None:
+            settle(self, "optimizer", Optimizer.of(units, self.learning_rate))
+        if self.optimizer.rates and len(self.optimizer.rates) != len(units):
+            raise ValueError(
+                f"rates is {self.optimizer.rates}: it must have one for each of {len(units)} layers"
+            )
+        settle(self, "model", self.model or cell(self.layers))
 
     @property
     def steps(self) -> int:
@@ -168,14 +183,14 @@ class Run(Filed):
         return self.iterations + 1
 
     @property
-    def evaluation_rows(self) -> int:
-        """How many samples a score is the mean of."""
-        return EVALUATION_ROWS[self.protocol_name]
-
-    @property
     def evaluations(self) -> int:
         """How many times a complete run is evaluated."""
         return self.iterations // self.evaluate_every + 1
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many numbers go into each layer, and at last how many come out."""
+        return [self.task.input_size, *[self.hidden_size] * (len(self.layers) - 1), 1]
 
     @property
     def offset(self) -> int:
@@ -185,58 +200,38 @@ class Run(Filed):
         return random.word(self.seed, random.OFFSET) * self.task.offsets >> 32
 
     def labels(self) -> dict:
-        """The columns of a sweep that say which run a row is about."""
-        task = self.task
-        return {
-            "experiment": self.experiment,
-            "protocol": self.protocol_name,
-            "model": self.model,
-            "operation": task.operation,
-            "seed": self.seed,
-            "iterations": self.iterations,
-            "input_size": task.input_size,
-            "subset_ratio": getattr(task, "subset_ratio", np.nan),
-            "overlap_ratio": getattr(task, "overlap_ratio", np.nan),
-            "hidden_size": self.hidden_size,
-            "interpolation": ranges_text(task.interpolation),
-            "extrapolation": ranges_text(task.extrapolation),
-            "learning_rate": self.learning_rate,
-            "batch_size": self.batch_size,
-            "stream": self.stream,
-        }
+        labels = super().labels()
+        layers = labels.pop("layers")
+        return labels | {"input_size": self.task.input_size, "layers": layers}
 
     def columns(self) -> list[str]:
-        """What the columns of ``Log.table`` are called in learning curves."""
+        """What the columns of its log are called, in learning curves as well."""
         return ["step", "interpolation_error", "extrapolation_error", "sparsity_error"]
 
     def words(self) -> list[str]:
         task = self.task
-        return [*self.layers, task.operation, str(task.input_size), self.protocol_name]
+        return [*self.layers, task.operation, str(task.input_size), self.protocol.name]
 
-    def build(self) -> nn.Sequential:
+    def build(self, draw: int = 0) -> nn.Sequential:
         """The model with its initial parameters, float32 on the CPU.
 
-        Units initialise themselves from torch's generator, here seeded with ``seed``. The
-        authors' code initialises everything twice, and the second time counts.
+        Units initialise themselves from torch's generator, here seeded with ``seed``, or for the
+        ``draw`` with which a run begins anew with a word of its stream. The authors' code
+        initialises everything twice, and the second time counts.
         """
-        first, second = (LAYERS[name] for name in self.layers)
-        with initialising(self.seed):
-            model = nn.Sequential(
-                first(self.task.input_size, self.hidden_size), second(self.hidden_size, 1)
-            )
+        sizes = self.sizes
+        seed = random.word(self.seed, random.RESTART, draw) if draw else self.seed
+        with initialising(seed):
+            layers = zip(self.layers, sizes[:-1], sizes[1:], strict=True)
+            model = nn.Sequential(*(LAYERS[name](i, o) for name, i, o in layers))
             if self.stream == "authors":
                 for unit in model:
                     unit.reset_parameters()
         return model
 
 
-def ranges_text(ranges) -> str:
-    """Ranges as the paper writes them: U[1, 2], or U[-6, -2] ∪ U[2, 6]."""
-    return " ∪ ".join(f"U[{low:g}, {high:g}]" for low, high in ranges)
-
-
 @lru_cache
-def _kind(run: Filed, engine: str) -> str:
+def _kind(run: BaseRun, engine: str) -> str:
     """Words to find a file by, and a digest of everything but the seed."""
     text = json.dumps({"engine": engine, **run.specification()}, sort_keys=True)
     return "-".join(
@@ -246,7 +241,7 @@ def _kind(run: Filed, engine: str) -> str:
 
 
 @lru_cache
-def _protocol(layers: tuple[str, str], protocol: str | Draft | Final) -> Draft | Final:
+def _protocol(layers: tuple[str, ...], protocol: str | Protocol) -> Protocol:
     with initialising(0):  # units draw when they are made, here only to be looked at
         return protocol_for(nn.Sequential(*(LAYERS[name](1, 1) for name in layers)), protocol)
 
@@ -259,17 +254,24 @@ def least(errors) -> int:
 
 @dataclass
 class Log:
-    """What a run leaves behind: its evaluations, one row each, and its last parameters."""
+    """What a run leaves behind: its evaluations, a row each, and its last parameters.
 
-    step: np.ndarray  # (evaluations,) int64: updates made before the evaluation
-    interpolation: np.ndarray  # (evaluations,) MSE, in the final protocol on the validation set
-    extrapolation: np.ndarray  # (evaluations,) MSE, in the final protocol on the test set
-    sparsity: np.ndarray  # (evaluations,) max over all matrices of min(|W|, |1 - |W||)
-    diverged_at: int | None  # the step whose loss was not finite, which ended the run
+    Errors are mean squared errors; those in the training range are of the validation set where
+    the protocol has one, and those outside of it of the test set. ``log["step"]`` is a column.
+    """
+
+    columns: list[str]  # their names: of ``run.columns()``, the first is "step"
+    rows: np.ndarray  # (evaluations, columns) float64
+    diverged_at: int | None  # the step, from 0 on, whose loss was not finite, which ended the run
     parameters: np.ndarray  # (parameters,) in the order of ``model.parameters()``
+    earlier: float = field(default=0.0, compare=False)  # seconds before it was last resumed
+    # what was said of the computers and the code that trained it, joined by " then "
+    provenance: dict[str, str] = field(default_factory=dict, compare=False)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.rows[:, self.columns.index(name)]
 
     def table(self) -> np.ndarray:
-        """(evaluations, 4) float32: the columns above; what exceeds float32 becomes ∞."""
-        columns = [self.step, self.interpolation, self.extrapolation, self.sparsity]
+        """(evaluations, columns) float32; what exceeds float32 becomes ∞."""
         with np.errstate(over="ignore"):
-            return np.column_stack(columns).astype("<f4")
+            return self.rows.astype("<f4")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Unit, empty_matrix
+from .base import Unit, distance
 
 
 class Constrained(Unit):
@@ -17,11 +17,8 @@ class Constrained(Unit):
     """
 
     interval: tuple[float, float]
-
-    def __init__(self, in_features: int, out_features: int, *, device=None, dtype=None):
-        super().__init__(in_features, out_features)
-        self.w_hat = empty_matrix(self, device, dtype)
-        self.reset_parameters()
+    axes = {"w_hat": "oi"}
+    r_z = True
 
     @property
     def weight(self) -> Tensor:
@@ -35,4 +32,4 @@ class Constrained(Unit):
     @staticmethod
     def sparsity_penalty(weight: Tensor) -> Tensor:
         """The summand of R_sparse, the distance to the nearest whole number (final paper)."""
-        return torch.minimum(weight.abs(), (1 - weight.abs()).abs())
+        return distance(weight)

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import Unit, empty_matrix, matching
+from .base import Model, Unit, matching
 
 
 class Linear(Unit):
@@ -24,12 +23,8 @@ class Linear(Unit):
 
     label = "Linear"
     aliases = ("linear",)
-
-    def __init__(self, in_features: int, out_features: int, *, device=None, dtype=None):
-        super().__init__(in_features, out_features)
-        self.weight = empty_matrix(self, device, dtype)
-        self.bias = nn.Parameter(torch.empty(out_features, device=device, dtype=dtype))
-        self.reset_parameters()
+    axes = {"weight": "oi", "bias": "o"}
+    models = {"Linear": Model(("Linear", "Linear"), "C4", "D", ":")}
 
     def reset_parameters(self) -> None:
         nn.init.xavier_uniform_(self.weight)
@@ -44,6 +39,7 @@ class ReLU(Linear):
 
     label = "ReLU"
     aliases = ("relu",)
+    models = {"ReLU": Model(("ReLU", "Linear"), "C5", "p", ":")}
 
     def reset_parameters(self) -> None:
         bound = math.sqrt(6 / self.in_features)
@@ -59,6 +55,7 @@ class ReLU6(ReLU):
 
     label = "ReLU6"
     aliases = ("relu6",)
+    models = {"ReLU6": Model(("ReLU6", "Linear"), "C6", "h", ":")}
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).clamp(max=6)

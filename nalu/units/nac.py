@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..moments import nac_init_range
-from .base import Unit, empty_matrix, matching
+from .base import Model, Unit, matching
 
 
 def nac_weight(w_hat: Tensor, m_hat: Tensor) -> Tensor:
@@ -34,12 +34,9 @@ class NAC(Unit):
 
     label = "NAC₊"
     aliases = ("NAC+", "NAC_+", "NAC_add", "nac")
-
-    def __init__(self, in_features: int, out_features: int, *, device=None, dtype=None):
-        super().__init__(in_features, out_features)
-        self.w_hat = empty_matrix(self, device, dtype)
-        self.m_hat = empty_matrix(self, device, dtype)
-        self.reset_parameters()
+    axes = {"w_hat": "oi", "m_hat": "oi"}
+    models = {"NAC": Model(("NAC", "NAC"), "C0", "o")}
+    r_z = True
 
     def reset_parameters(self) -> None:
         r = nac_init_range(2 / max(self.in_features + self.out_features, 5))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import EPSILON, checked_epsilon, matching
+from .base import EPSILON, Logarithmic, Model, matching
 from .nac import NAC
 
 
@@ -23,7 +23,7 @@ def nac_mul(x: Tensor, weight: Tensor, epsilon: float = EPSILON) -> Tensor:
     return F.linear((matching(x, weight).abs() + epsilon).log(), weight).exp()
 
 
-class NACMul(NAC):
+class NACMul(Logarithmic, NAC):
     """NAC• (Trask et al., 2018), (..., in_features) -> (..., out_features), eq. 1.
 
     Weights and initialisation are those of ``NAC``. The sign of the inputs is lost.
@@ -35,21 +35,8 @@ class NACMul(NAC):
     label = "NAC•"
     aliases = ("NAC*", "NAC_*", "NAC_•", "NAC_mul", "nac_mul")
     neutral = 1.0
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        epsilon: float = EPSILON,
-        device=None,
-        dtype=None,
-    ):
-        super().__init__(in_features, out_features, device=device, dtype=dtype)
-        self.epsilon = checked_epsilon(epsilon)
+    models = {"NACMul": Model(("NAC", "NACMul"), "C0", "o")}
+    r_z = False
 
     def forward(self, x: Tensor) -> Tensor:
         return nac_mul(x, self.weight, self.epsilon)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, epsilon={self.epsilon}"

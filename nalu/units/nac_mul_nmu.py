@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .base import EPSILON, checked_epsilon
+from .base import Logarithmic, Model
 from .constrained import Constrained
 from .nac_mul import nac_mul
 from .nmu import NMU
 
 
-class NACMulNMU(Constrained):
+class NACMulNMU(Logarithmic, Constrained):
     """NAC•,NMU, (..., in_features) -> (..., out_features), of the final paper (section 3.2).
 
     Ŵ ~ Uniform(1/4, 3/4). The sign of the inputs is lost. In section 3.1 the authors' code puts
@@ -33,18 +33,7 @@ class NACMulNMU(Constrained):
     neutral = 1.0
     bias_penalty = staticmethod(NMU.bias_penalty)
     out_of_bounds_penalty = staticmethod(NMU.out_of_bounds_penalty)
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        epsilon: float = EPSILON,
-        device=None,
-        dtype=None,
-    ):
-        super().__init__(in_features, out_features, device=device, dtype=dtype)
-        self.epsilon = checked_epsilon(epsilon)
+    models = {"NACMulNMU": Model(("NAU", "NACMulNMU"), "C9", ">", (0, (1, 1)))}
 
     def reset_parameters(self) -> None:
         nn.init.uniform_(self.w_hat, 0.25, 0.75)
@@ -52,5 +41,6 @@ class NACMulNMU(Constrained):
     def forward(self, x: Tensor) -> Tensor:
         return nac_mul(x, self.weight, self.epsilon)
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, epsilon={self.epsilon}"
+    def read(self, x: Tensor) -> Tensor:
+        """The logarithms; their mean is drawn to 1 all the same, although one of 0 is neutral."""
+        return (x.abs() + self.epsilon).log()

@@ -13,11 +13,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .base import EPSILON, Unit, checked_epsilon, empty_matrix
+from .base import Logarithmic, Model
 from .nac_mul import nac_mul
 
 
-class NACMulSigma(Unit):
+class NACMulSigma(Logarithmic):
     """NAC•,σ, (..., in_features) -> (..., out_features), of the final paper (section 3.2).
 
     Ŵ ~ Normal with variance 2 / (in_features + out_features), so weights start around 1/2. The
@@ -30,20 +30,8 @@ class NACMulSigma(Unit):
     label = "NAC•,σ"
     aliases = ("PosNAC", "NAC•,sigma")
     neutral = 1.0
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        *,
-        epsilon: float = EPSILON,
-        device=None,
-        dtype=None,
-    ):
-        super().__init__(in_features, out_features)
-        self.epsilon = checked_epsilon(epsilon)
-        self.w_hat = empty_matrix(self, device, dtype)
-        self.reset_parameters()
+    axes = {"w_hat": "oi"}
+    models = {"NACMulSigma": Model(("NAC", "NACMulSigma"), "C8", "<", (0, (3, 1, 1, 1)))}
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.w_hat, std=math.sqrt(2 / (self.in_features + self.out_features)))
@@ -54,6 +42,3 @@ class NACMulSigma(Unit):
 
     def forward(self, x: Tensor) -> Tensor:
         return nac_mul(x, self.weight, self.epsilon)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, epsilon={self.epsilon}"

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import EPSILON, Unit, checked_epsilon, empty_matrix, matching
+from .base import EPSILON, Logarithmic, Model, matching
 from .nac import NAC
 from .nac_mul import nac_mul
 
 
-class NALU(Unit):
+class NALU(Logarithmic):
     """The NALU (Trask et al., 2018), (..., in_features) -> (..., out_features), section 2.
 
     Addition and multiplication share one W, or have one each with ``separate=True``; then
@@ -28,6 +28,12 @@ class NALU(Unit):
 
     label = "NALU"
     aliases = ("nalu",)
+    variants = {"NALU (separate)": {"separate": True}}
+    models = {
+        "NALU": Model(("NALU", "NALU"), "C1", "s", "--"),  # the next two in the final paper's
+        "NALU (shared)": Model(("NAC", "NALU"), "C3", "s", "--"),  # experiment with gates
+        "NALU (separate)": Model(("NAC", "NALU (separate)"), "C6", "s", ":"),
+    }
 
     def __init__(
         self,
@@ -39,12 +45,12 @@ class NALU(Unit):
         device=None,
         dtype=None,
     ):
-        super().__init__(in_features, out_features)
+        super().__init__(in_features, out_features, epsilon=epsilon)
         self.separate = separate
-        self.epsilon = checked_epsilon(epsilon)
         for name in ("add", "mul") if separate else ("shared",):  # each holds one W
             self.add_module(name, NAC(in_features, out_features, device=device, dtype=dtype))
-        self.gate_weight = empty_matrix(self, device, dtype)
+        gate = torch.empty(out_features, in_features, device=device, dtype=dtype)
+        self.gate_weight = nn.Parameter(gate)
         nn.init.xavier_uniform_(self.gate_weight)
 
     def reset_parameters(self) -> None:
@@ -68,4 +74,4 @@ class NALU(Unit):
         return g * F.linear(x, add) + (1 - g) * nac_mul(x, mul, self.epsilon)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, separate={self.separate}, epsilon={self.epsilon}"
+        return f"{super().extra_repr()}, separate={self.separate}"

@@ -18,7 +18,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import matching
+from .base import Model, matching
 from .constrained import Constrained
 
 
@@ -32,6 +32,7 @@ class NAU(Constrained):
     label = "NAU"
     aliases = ("nau", "ReRegualizedLinearNAC", "modified NAC₊")
     interval = (-1.0, 1.0)
+    models = {"NAU": Model(("NAU", "NAU"), "C2", "^", "-.")}
 
     def reset_parameters(self) -> None:
         r = min(0.5, math.sqrt(6 / (self.in_features + self.out_features)))

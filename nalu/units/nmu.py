@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import matching
+from .base import Model, matching
 from .constrained import Constrained
 
 
@@ -64,6 +64,7 @@ class NMU(Constrained):
     aliases = ("nmu", "ReRegualizedLinearMNAC")
     interval = (0.0, 1.0)
     neutral = 1.0
+    models = {"NMU": Model(("NAU", "NMU"), "C2", "^", "-.")}
 
     def __init__(
         self,

@@ -78,8 +78,6 @@ class Exact(Unit):
         ValueError: ``operation`` is neither "sum" nor "product".
     """
 
-    label = "exact"
-
     def __init__(self, operation: str):
         super().__init__(2, 1)
         if operation not in ("sum", "product"):

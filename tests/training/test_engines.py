@@ -25,11 +25,11 @@ def agree(run: Run) -> None:
     truth = reference.train([run], dtype=torch.float64)[0]
     double = cpu.train([run], dtype="float64")[0]
     assert double.diverged_at == truth.diverged_at
-    np.testing.assert_array_equal(double.step, truth.step)
+    np.testing.assert_array_equal(double["step"], truth["step"])
     # Adam divides by gradients, also by tiny ones, and so magnifies their last bits.
     np.testing.assert_allclose(double.parameters, truth.parameters, rtol=1e-6, atol=1e-6)
-    for name in ("interpolation", "extrapolation", "sparsity"):
-        measured, right = getattr(double, name), getattr(truth, name)
+    for name in ("interpolation_error", "extrapolation_error", "sparsity_error"):
+        measured, right = double[name], truth[name]
         np.testing.assert_allclose(measured, right, rtol=1e-5, atol=1e-10)
 
     def distance(log):

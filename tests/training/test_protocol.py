@@ -330,5 +330,5 @@ def test_r_z_has_gradients_for_weights_and_inputs(unit):
 
 @pytest.mark.parametrize("unit", [NACMul, NALU])
 def test_r_z_is_not_defined_for_other_units(unit):
-    with pytest.raises(ValueError, match="R_z is defined for NAC, NAU, NMU, NACMulNMU, not for NA"):
+    with pytest.raises(ValueError, match="R_z is defined for NAC, NACMulNMU, NAU, NMU, not for NA"):
         input_penalty(unit(2, 1), torch.rand(4, 2))

@@ -9,8 +9,8 @@ import torch
 
 from nalu.tasks.arithmetic import SimpleMultiplication, StaticFunction
 from nalu.training.authors import AuthorsStream
-from nalu.training.protocol import FINAL_ADDITION, FINAL_MULTIPLICATION, Draft, Final
-from nalu.training.run import Run
+from nalu.training.protocol import FINAL_ADDITION, FINAL_MULTIPLICATION, Draft, Final, Optimizer
+from nalu.training.run import Run, run_of
 
 NMU = Run(("NAU", "NMU"), StaticFunction(extrapolation=(1, 6)))
 
@@ -26,7 +26,7 @@ def test_names_and_protocols_become_canonical():
 def test_other_layers_have_their_own_name_and_constants_unless_these_were_chosen():
     run = dataclasses.replace(NMU, protocol="final", model="NMU")
     other = run.but(layers=("NAU", "NAU"))
-    assert (other.protocol, other.model) == (FINAL_ADDITION, "NAU-NAU")
+    assert (other.protocol, other.model) == (FINAL_ADDITION, "NAU → NAU")
     assert run.but(seed=1).model == "NMU"
     chosen = run.but(protocol=Final(1.0, 2, 3))
     assert chosen.but(layers=("NAU", "NAU")).protocol == Final(1.0, 2, 3)
@@ -53,7 +53,7 @@ def test_every_field_but_the_labels_changes_the_key():
     changes = {
         "layers": ("NAU", "NAU"), "task": StaticFunction(), "protocol": Draft(strength=0.2),
         "iterations": 7, "seed": 1, "hidden_size": 3, "learning_rate": 0.1, "batch_size": 64,
-        "evaluate_every": 10, "stream": "authors",
+        "evaluate_every": 10, "stream": "authors", "optimizer": Optimizer(clip_value=0.1),
     }  # fmt: skip
     labels = {"experiment", "model"}
     assert {field.name for field in dataclasses.fields(Run)} == changes.keys() | labels
@@ -64,7 +64,7 @@ def test_every_field_but_the_labels_changes_the_key():
 
 @pytest.mark.parametrize("run", [NMU, Run(("NALU", "NALU"), SimpleMultiplication(), "final", 3)])
 def test_a_specification_gives_the_run_back(run):
-    assert Run.from_specification(run.specification()) == run
+    assert run_of(json.loads(json.dumps(run.specification()))) == run
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,9 @@ def test_a_specification_gives_the_run_back(run):
     [
         ({"layers": ("NAU", "XYZ")}, "no unit is named 'XYZ'"),
         ({"layers": "NMU"}, "layers is 'NMU'"),
-        ({"layers": ("NAU",)}, "names of two units"),
+        ({"layers": ()}, "names of one or more units"),
+        ({"optimizer": "SGD"}, "optimizer is 'SGD': it must be an Optimizer"),
+        ({"optimizer": Optimizer(rates=(0.1,))}, "must have one for each of 2 layers"),
         ({"task": "mul"}, "task is 'mul'"),
         ({"protocol": "finnal"}, "no protocol is named 'finnal'"),
         ({"iterations": -1}, "iterations is -1: it must be a whole number from 0 to 4294967295"),
