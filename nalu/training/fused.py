@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 
 from ..tasks.arithmetic import OPERATIONS
-from .protocol import PROTOCOLS, Optimizer
+from .protocol import Draft, Final, Optimizer
 from .run import Log, Run
 
 
@@ -21,7 +21,7 @@ def fused_objection(run: Run, layers: Collection[str]) -> str:
         return f"trains models of 2 layers, not of {len(run.layers)}"
     if run.task.operation not in OPERATIONS:
         return f"has no operation {run.task.operation!r}"
-    if type(run.protocol) not in PROTOCOLS.values():
+    if type(run.protocol) not in (Draft, Final):
         return f"has no protocol {run.protocol.name!r}"
     if run.optimizer != Optimizer():
         return "has no optimiser but Adam as it is"
