@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -75,27 +74,22 @@ class Errata:
 
     def table(self, *sections: str) -> pd.DataFrame:
         """The rows of some sections, in the order they were added."""
-        cells = [
-            (
-                f"*{row['item']}*: {row['statement']}",
-                f"**{row['verdict']}**"
-                + JOINED[row["verdict"]] * bool(row["right"])
-                + row["right"],
-                row["evidence"],
-            )
-            for row in self.rows
-            if row["section"] in sections
-        ]
-        return pd.DataFrame(cells, columns=["the draft", "verdict", "evidence"])
+        rows = pd.DataFrame(self.rows)
+        rows = rows[rows.section.isin(sections)].reset_index(drop=True)
+        right = rows.verdict.map(JOINED).where(rows.right != "", "") + rows.right
+        return pd.DataFrame(
+            {
+                "the draft": "*" + rows["item"] + "*: " + rows.statement,
+                "verdict": "**" + rows.verdict + "**" + right,
+                "evidence": rows.evidence,
+            }
+        )
 
     def counts(self) -> pd.DataFrame:
         """How many statements of each section have which verdict."""
-        sections = dict.fromkeys(row["section"] for row in self.rows)
-        count = Counter((row["section"], row["verdict"]) for row in self.rows)
-        return pd.DataFrame(
-            {verdict: [count[section, verdict] for section in sections] for verdict in JOINED},
-            index=list(sections),
-        )
+        rows = pd.DataFrame(self.rows)
+        counts = pd.crosstab(rows.section, rows.verdict)
+        return counts.reindex(index=rows.section.unique(), columns=list(JOINED), fill_value=0)
 
 
 def possible_mean(mean: float, number: int, step: int) -> float:

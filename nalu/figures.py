@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
 
 import altair as alt
 import numpy as np
@@ -13,6 +13,7 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from mpl_toolkits.mplot3d import Axes3D
 from torch import Tensor
@@ -126,17 +127,9 @@ def outcome_map(ax: Axes, w1: Tensor, w2: Tensor, outcome: Tensor, kinds: int) -
 def penalty_plot(axes: tuple[Axes, Axes], unit: type[Constrained], w_hat: Tensor) -> None:
     """A unit's weight and the summands of its regularisers over Ŵ: draft left, final right."""
     clipped = w_hat.clamp(*unit.interval)
-    for ax, curves in zip(
-        axes,
-        (
-            {
-                "$R_{bias}$": unit.bias_penalty(w_hat),
-                "$R_{oob}$": unit.out_of_bounds_penalty(w_hat),
-            },
-            {"$R_{sparse}$": unit.sparsity_penalty(clipped)},
-        ),
-        strict=True,
-    ):
+    draft = {"$R_{bias}$": unit.bias_penalty(w_hat), "$R_{oob}$": unit.out_of_bounds_penalty(w_hat)}
+    final = {"$R_{sparse}$": unit.sparsity_penalty(clipped)}
+    for ax, curves in zip(axes, (draft, final), strict=True):
         ax.plot(w_hat, clipped, color=INK, linewidth=1, label="$W$")
         for (label, values), style in zip(curves.items(), ("-", "--"), strict=False):
             ax.plot(w_hat, values, style, label=label)
@@ -233,6 +226,22 @@ MODEL_STYLES = {
 }  # fmt: skip
 
 
+def look(model: str, **others) -> dict:
+    """How a model is drawn: its label, colour, marker and line, unless told otherwise."""
+    colour, marker, line = MODEL_STYLES[model]
+    own = {"label": model_label(model), "color": colour, "marker": marker, "linestyle": line}
+    return own | others
+
+
+def run_lines(ax: Axes, rows: pd.DataFrame, x: str, y: str, **style) -> None:
+    """A column over another, a line a run, and one label a model."""
+    for model, group in rows.groupby("model", sort=False):
+        drawn = look(model, **style)
+        for _, run in group.groupby("seed"):
+            ax.plot(run[x], run[y], **drawn)
+            drawn["label"] = None
+
+
 def task_schematic(ax: Axes, task: Arithmetic, offset: int) -> None:
     """Figure 3: the inputs of a task, which of them are summed to a and to b, and the target."""
     (a0, a1), (b0, b1) = task.subsets(offset)
@@ -280,9 +289,7 @@ def example_run(axes: tuple[Axes, Axes, Axes], curves: pd.DataFrame, limit: floa
     names = ("extrapolation_error", "interpolation_error", "sparsity_error")
     for ax, name in zip(axes, names, strict=True):
         for model, curve in curves.groupby("model", sort=False):
-            colour, _, line = MODEL_STYLES[model]
-            label = model_label(model)
-            ax.plot(curve.step / 1e6, curve[name], line, color=colour, linewidth=1, label=label)
+            ax.plot(curve.step / 1e6, curve[name], **look(model, marker=None, linewidth=1))
         ax.set(yscale="log", xlabel="million steps", title=name.replace("_", " "))
     axes[0].axhline(limit, color=INK, linewidth=1, linestyle="--")
     axes[0].legend(loc="best")
@@ -327,21 +334,16 @@ def boundary_plot(
     measures = (("success_rate", 1.0), ("solved_at", steps), ("sparsity_error", 1.0))
     for ax, (measure, unit) in zip(axes, measures, strict=True):
         for model in dict.fromkeys([*ours.model, *published.model]):
-            colour, marker, line = MODEL_STYLES[model]
             group, theirs = (frame[frame.model == model] for frame in (ours, published))
-            x, y = group[parameter], group[measure] / unit
+            y = group[measure] / unit
             ends = [y - group[f"{measure}_low"] / unit, group[f"{measure}_high"] / unit - y]
+            label = f"{model_label(model)}, published"
             if len(group):
-                ax.errorbar(
-                    x, y, ends if intervals else None, color=colour, marker=marker,
-                    linestyle=line, markersize=5, capsize=2, linewidth=1.2, elinewidth=0.8,
-                    label=model_label(model),
-                )  # fmt: skip
-            ax.plot(
-                theirs[parameter], theirs[measure] / unit, marker, color=colour, markersize=9,
-                markerfacecolor="none", linestyle="none",
-                label=None if len(group) else f"{model_label(model)}, published",
-            )  # fmt: skip
+                style = look(model, markersize=5, linewidth=1.2, capsize=2, elinewidth=0.8)
+                ax.errorbar(group[parameter], y, ends if intervals else None, **style)
+                label = None
+            style = look(model, label=label, markersize=9, markerfacecolor="none", linestyle="none")
+            ax.plot(theirs[parameter], theirs[measure] / unit, **style)
         ax.set(xlabel=parameter.replace("_", " "))
     axes[0].set(ylabel="success rate", ylim=(-0.05, 1.05))
     words = "1000 steps" if thousand else "million steps"
@@ -361,11 +363,10 @@ def threshold_plot(
         limits: thresholds that were used; the lines drawn for them are returned.
     """
     for model, values in errors.items():
-        colour, _, line = MODEL_STYLES[model]
         x = np.sort(values[np.isfinite(values)])
         x = np.concatenate([x[:1] / 1e3, x, x[-1:] * 1e3])
         y = np.r_[0, np.arange(1, len(x) - 1), len(x) - 2][: len(x)] / len(values)
-        ax.step(x, y, line, where="post", color=colour, label=model_label(model))
+        ax.step(x, y, where="post", **look(model, marker=None))
     ax.set(xscale="log", ylim=(0, 1.02), xlabel="threshold on the extrapolation error")
     return [
         ax.axvline(limit, color="0.5", linewidth=1.2, linestyle=line, label=name)
@@ -407,36 +408,31 @@ def sequence_schematic(ax: Axes, images: Tensor, digits: list[int], operation: s
 
 def training_plot(ax: Axes, curves: pd.DataFrame) -> None:
     """Validation error over epochs, a line a run of sequential MNIST."""
-    for model, group in curves.groupby("model", sort=False):
-        colour, _, line = MODEL_STYLES[model]
-        label = model_label(model)
-        for _, run in group.groupby("seed"):
-            error = run.validation_error
-            ax.plot(run.epoch, error, linestyle=line, color=colour, linewidth=1, label=label)
-            label = None
+    run_lines(ax, curves, "epoch", "validation_error", marker=None, linewidth=1)
     ax.set(yscale="log", xlabel="epoch", ylabel="validation error")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
 
 
-def digit_plot(axes: Iterable[Axes], curves: pd.DataFrame) -> None:
+def digit_plot(figure: Figure, curves: pd.DataFrame) -> None:
     """What the CNN of each model reads from each digit, before training and at its end.
 
-    The mean over validation images; a line a run, or one for each number that is read. Where
-    values exceed 100, their axis is logarithmic beyond 10.
+    The mean over validation images, a panel a model; a line a run, or one for each number that
+    is read. Where values exceed 100, their axis is logarithmic beyond 10.
 
     Args:
-        axes: one for each model; more are left empty.
         curves: of ``nalu.learning_curves``.
     """
-    axes, models = list(axes), list(curves.groupby("model", sort=False))
+    models = curves.groupby("model", sort=False)
+    rows = math.ceil(len(models) / 3)
+    figure.set_size_inches(10, 3.2 * rows)
+    axes = figure.subplots(rows, 3).ravel()
     for ax in axes[len(models) :]:
         ax.set_axis_off()
-    for ax, (model, group) in zip(axes[: len(models)], models, strict=True):
-        colour, marker, _ = MODEL_STYLES[model]
+    for ax, (model, group) in zip(axes, models, strict=False):
         ax.plot([0, 9], [0, 9], color=INK, linewidth=0.7)
         runs = group.groupby("seed")
         before = {"linestyle": ":", "color": "0.5"}
-        after = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1}
+        after = look(model, linestyle="-", markersize=4, linewidth=1)
         for ends, style in ((runs.head(1), before), (runs.tail(1), after)):
             read = ends.filter(regex="^digit_").dropna(axis=1, how="all").to_numpy()
             lines = read.reshape(len(read), 10, -1).transpose(1, 0, 2).reshape(10, -1)
@@ -459,24 +455,16 @@ def length_plot(
         reference: the same of the runs behind the threshold.
         blind: the error of a model that sees no image, by length.
     """
-    for model, group in pd.concat([reference, scores]).groupby("model", sort=False):
-        colour, marker, line = MODEL_STYLES[model]
-        label = model_label(model)
-        for _, run in group.groupby("seed"):
-            for ax, errors in zip(
-                axes, (run.test_error, run.test_error / run.threshold), strict=True
-            ):
-                ax.plot(
-                    run.length, errors, marker=marker, linestyle=line, color=colour,
-                    linewidth=1, markersize=4, label=label,
-                )  # fmt: skip
-            label = None
+    rows = pd.concat([reference, scores])
     limits = scores.drop_duplicates("length").set_index("length").threshold
-    for ax, scale, words in (
-        (axes[0], 1, "test error"), (axes[1], limits, "test error / threshold")
-    ):  # fmt: skip
-        ax.plot(limits.index, limits / scale, "--", color=INK, linewidth=1, label="threshold")
-        ax.plot(blind.index, blind / scale, ":", color=INK, linewidth=1.5, label="no image seen")
+    relative = rows.threshold, limits, "test error / threshold"
+    for ax, (of_rows, of_lengths, words) in zip(
+        axes, ((1, 1, "test error"), relative), strict=True
+    ):
+        errors = rows.assign(error=rows.test_error / of_rows)
+        run_lines(ax, errors, "length", "error", markersize=4, linewidth=1)
+        ax.plot(limits / of_lengths, "--", color=INK, linewidth=1, label="threshold")
+        ax.plot(blind / of_lengths, ":", color=INK, linewidth=1.5, label="no image seen")
         ax.set(yscale="log", xlabel="length", ylabel=words)
         ax.xaxis.get_major_locator().set_params(integer=True)
     legend_below(axes[0])

@@ -79,10 +79,7 @@ def _wide(file: str, kind: str, name: str, paper: str, keys: list[str]) -> pd.Da
     if here.empty:
         known = sorted({f"{n} of {p}" for n, p in zip(rows[kind], rows.paper, strict=True)})
         raise ValueError(f"there is no {name!r} of {paper!r}, only {'; '.join(known)}")
-    parts = []
-    for column, suffix in (("value", ""), ("low", "_low"), ("high", "_high")):
-        wide = here.pivot(index=keys, columns="measure", values=column)
-        parts.append(wide.add_suffix(suffix))
-    order = here[keys].drop_duplicates()
-    table = order.merge(pd.concat(parts, axis=1).reset_index(), on=keys)
+    wide = here.pivot(index=keys, columns="measure", values=["value", "low", "high"])
+    wide.columns = [name + {"value": ""}.get(end, f"_{end}") for end, name in wide.columns]
+    table = here[keys].drop_duplicates().merge(wide.reset_index(), on=keys)
     return table.dropna(axis=1, how="all").assign(runs=SEEDS[paper, name])

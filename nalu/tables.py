@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 import shlex
+from collections.abc import Callable
+from functools import partial
 from numbers import Integral, Real
 
 import pandas as pd
 from IPython.display import display
 from myst_nb import glue as _glue
-from torch import nn
+from torch import Tensor, nn
 
-from .evaluation import RULES, chance_of_fewer, differences, wilson
+from .evaluation import RULES, agreement, chance_of_fewer, summary, wilson
 from .experiments import EXPERIMENTS
 from .training.sequence_run import EXACT, LSTMS, SequenceRun
 from .units import Recurrent, unit_named
@@ -21,7 +22,7 @@ OPERATION_SIGNS = {
     "add": "$a + b$", "sub": "$a - b$", "mul": "$a \\cdot b$",
     "div": "$a / b$", "sqrt": "$\\sqrt{a}$", "square": "$a^2$",
 }  # fmt: skip
-MEASURES = ("success rate", "solved at, 1000 steps", "sparsity error")  # as columns of tables
+KEYS = ["operation", "model"]  # what tells the rows of a table apart, for the most part
 
 
 def show_table(frame: pd.DataFrame, name: str, caption: str, digits: str = ".3g") -> None:
@@ -36,8 +37,8 @@ def show_table(frame: pd.DataFrame, name: str, caption: str, digits: str = ".3g"
         return rounded(cell, digits) if number else str(cell)
 
     shown = frame.map(text)
-    number = re.compile(r"[-−]?[\d,.]+(e[-+]\d+)?|nan|inf")
-    numeric = [shown[column].map(number.fullmatch).notna().all() for column in shown]
+    number = r"[-−]?[\d,.]+(e[-+]\d+)?|nan|inf"
+    numeric = [shown[column].astype(str).str.fullmatch(number).all() for column in shown]
     sides = ["right" if right else "left" for right in numeric]
     rows = shown.to_markdown(index=False, disable_numparse=True, colalign=sides)
     display(
@@ -56,40 +57,72 @@ def glue(name: str, value: float | int) -> None:
 
 
 def model_label(model: str) -> str:
-    """A model as the paper's tables call it: NAC₊, NAC•, NALU (separate) …"""
+    """A model as the paper's tables call it: NAC₊, NAC•, NALU (separate) …
+
+    One without a name of its own is called by its layers: NAU → NAC•.
+    """
     if model in (*LSTMS, EXACT):
         return model
-    layers = [layer.partition(" ") for layer in model.split("-")]  # one, if the model has a name
-    return "-".join(
-        " ".join(filter(None, [unit_named(name).label, variant])) for name, _, variant in layers
+    layers = [layer.split(" ", 1) for layer in model.split(" → ")]  # one, if it has a name
+    return " → ".join(" ".join([unit_named(name).label, *variant]) for name, *variant in layers)
+
+
+def in_words(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with models and operations as the paper writes them, and names of columns in words."""
+    write = {"model": model_label, "operation": lambda name: OPERATION_SIGNS.get(name, name)}
+    written = {name: rows[name].map(text) for name, text in write.items() if name in rows}
+    return rows.assign(**written).rename(columns=lambda name: name.replace("_", " "))
+
+
+def with_operation(rows: pd.DataFrame) -> pd.Series:
+    """What a row is of, where a table has several operations: $a - b$, NAU."""
+    return rows.operation.map(OPERATION_SIGNS) + ", " + rows.model.map(model_label)
+
+
+def percent(rate: float, low: float = math.nan, high: float = math.nan) -> str:
+    """A success rate, with its interval where there is one: 94 % [88, 97]."""
+    interval = "" if math.isnan(low) else f" [{100 * low:.3g}, {100 * high:.3g}]"
+    return f"{100 * rate:.3g} %{interval}"
+
+
+def measure(mean: float, low: float = math.nan, high: float = math.nan, scale: float = 0) -> str:
+    """A mean with its interval where there is one, divided by ``scale``, or a dash.
+
+    At a scale of 0 it is written as the paper writes small numbers: 3.0 [2.3, 3.9] ×10⁻⁶.
+    """
+    if math.isnan(mean):
+        return "—"
+    exponent = math.floor(math.log10(mean)) if mean > 0 and not scale else 0
+    exponent *= exponent < -1
+    digits = ".3g" if scale else ".1f" if exponent else ".2g"
+    mean, *ends = (rounded(each / (scale or 10**exponent), digits) for each in (mean, low, high))
+    interval = "" if math.isnan(low) else f" [{', '.join(ends)}]"
+    power = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{mean}{interval}" + (f" ×10{power}" if exponent else "")
+
+
+def estimates(rows: pd.DataFrame, name: str, write: Callable[..., str]) -> pd.Series:
+    """A column with the ends of its intervals, as far as there are any, as text."""
+    ends = rows.reindex(columns=[name, f"{name}_low", f"{name}_high"])
+    return pd.Series([write(*row) for row in ends.itertuples(index=False)], rows.index, str)
+
+
+def measures(rows: pd.DataFrame) -> pd.DataFrame:
+    """The three measures of rows of ``evaluation.summary`` as text, under the same index."""
+    return pd.DataFrame(
+        {
+            "success rate": estimates(rows, "success_rate", percent),
+            "solved at, 1000 steps": estimates(rows, "solved_at", partial(measure, scale=1000)),
+            "sparsity error": estimates(rows, "sparsity_error", measure),
+        }
     )
 
 
-def percent(row) -> str:
-    """A success rate, with its interval where there is one: 94 % [88, 97]."""
-    text = f"{100 * row.success_rate:.3g} %"
-    if math.isnan(getattr(row, "success_rate_low", math.nan)):
-        return text
-    return f"{text} [{100 * row.success_rate_low:.3g}, {100 * row.success_rate_high:.3g}]"
-
-
-def measure(row: pd.Series, name: str, scale: float | None = None) -> str:
-    """A mean with its interval where there is one, divided by ``scale``, or a dash.
-
-    Without a scale it is written as the paper writes small numbers: 3.0 [2.3, 3.9] ×10⁻⁶.
-    """
-    if name not in row or math.isnan(row[name]):
-        return "—"
-    exponent = 0
-    if scale is None and row[name] > 0:
-        exponent = math.floor(math.log10(row[name]))
-        exponent *= exponent < -1
-    parts = [row[name], row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)]
-    digits = ".3g" if scale else ".1f" if exponent else ".2g"
-    value, low, high = (rounded(p / (scale or 10**exponent), digits) for p in parts)
-    interval = "" if math.isnan(parts[1]) else f" [{low}, {high}]"
-    power = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{value}{interval}" + (f" ×10{power}" if exponent else "")
+def differing(ours: pd.DataFrame, published: pd.DataFrame, by: list[str]) -> pd.Series:
+    """The measures that differ beyond chance, in words, of each group that both have."""
+    differ = agreement(ours, published, by).fillna(False)
+    words = [", ".join(differ.columns[row]) or "nothing" for row in differ.to_numpy(bool)]
+    return pd.Series(words, differ.index, str, "differs")
 
 
 def rounded(value: float, digits: str) -> str:
@@ -104,17 +137,16 @@ def rounded(value: float, digits: str) -> str:
 
 def provenance_line(table: pd.DataFrame) -> str:
     """Seeds, steps or epochs, protocol, engine, device and seconds of a sweep's rows."""
-    seeds = sorted(table.groupby(["operation", "model"]).seed.nunique().unique())
-    protocols = " and ".join(table.protocol.unique())
-    column, word = ("epochs",) * 2 if "epochs" in table else ("iterations", "steps")
-    steps = sorted({f"{number:,}" for number in table[column]})
+    seeds = sorted(table.groupby(KEYS).seed.nunique().unique())
+    counts = " or ".join(f"{count:,}" for count in seeds)
+    column, word = ("epochs", "epochs") if "epochs" in table else ("iterations", "steps")
+    steps = " or ".join(sorted({f"{number:,}" for number in table[column]}))
     seconds = table.groupby("model").seconds.mean()
     took = " to ".join(dict.fromkeys(rounded(s, ".2g") for s in (seconds.min(), seconds.max())))
+    by = {name: " and ".join(table[name].unique()) for name in ("protocol", "engine", "device")}
     return (
-        f"{' or '.join(f'{count:,}' for count in seeds)} seed{'s' * (seeds != [1])} each, "
-        f"{' or '.join(steps)} {word}, {protocols} protocol; "
-        f"engine {' and '.join(table.engine.unique())} on {' and '.join(table.device.unique())}, "
-        f"{took} s a run."
+        f"{counts} seed{'s' * (seeds != [1])} each, {steps} {word}, {by['protocol']} protocol; "
+        f"engine {by['engine']} on {by['device']}, {took} s a run."
     )
 
 
@@ -141,6 +173,11 @@ def recompute(experiment: str, seeds: int, **options) -> str:
     return f"Recompute: `{shlex.join(words)}`."
 
 
+def caption(finding: str, table: pd.DataFrame, *commands: str) -> str:
+    """What a table shows, where its runs come from, and how to compute them again."""
+    return " ".join([finding, provenance_line(table), *commands])
+
+
 def comparison(ours: pd.DataFrame, papers: dict[str, pd.DataFrame]) -> pd.DataFrame:
     """Rows of ``evaluation.summary``, and under each the published ones, as text.
 
@@ -149,53 +186,40 @@ def comparison(ours: pd.DataFrame, papers: dict[str, pd.DataFrame]) -> pd.DataFr
     Args:
         papers: rows of ``published.table``, by what they are called.
     """
-    rows = []
-    keys = ["operation", "model"]
-    for _, mine in ours.iterrows():
-        name = f"{OPERATION_SIGNS[mine.operation]}, {model_label(mine.model)}"
-        rows.append([name, "here", *measures(mine), ""])
-        for paper, published in papers.items():
-            for _, printed in published[(published[keys] == mine[keys]).all(axis=1)].iterrows():
-                rows.append(["", paper, *measures(printed), differing(mine, printed)])
-    return pd.DataFrame(rows, columns=["model", "from", *MEASURES, "differs"])
+    parts = [ours.assign(source="here", differs="")]
+    for paper, published in papers.items():
+        differs = differing(ours, published, KEYS).reset_index()
+        parts.append(published.merge(differs, on=KEYS).assign(source=paper))
+    in_order = pd.MultiIndex.from_frame(ours[KEYS])
+    rows = pd.concat(parts).set_index(KEYS).loc[in_order].reset_index()
+    names = with_operation(rows).where(rows.source == "here", "")
+    table = pd.DataFrame({"model": names, "from": rows.source})
+    return table.join(measures(rows)).assign(differs=rows.differs)
 
 
 def rates_table(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """Rows of ``evaluation.summary`` of many runs, and a published rate of fewer beside them."""
-    printed = published[["operation", "model", "runs", "success_rate"]]
-    pairs = ours.merge(printed, on=["operation", "model"], suffixes=("", "_printed"))
-    rows = []
-    for _, row in pairs.iterrows():
-        rate, runs = row.success_rate_printed, row.runs_printed
-        interval = wilson(round(runs * rate), runs)
-        rows.append(
-            {
-                "model": model_label(row.model),
-                "runs": row.runs,
-                **dict(zip(MEASURES, measures(row), strict=True)),
-                f"printed, of {runs} runs": f"{100 * rate:.0f} % "
-                f"[{100 * interval.low:.3g}, {100 * interval.high:.3g}]",
-                f"as few in {runs}": f"{100 * chance_of_fewer(rate, row.success_rate, runs):.2g} %",
-            }
-        )
-    return pd.DataFrame(rows)
+    of = int(published.runs.iloc[0])
+    pairs = ours.merge(published[[*KEYS, "success_rate"]], on=KEYS, suffixes=("", "_printed"))
+    rates = list(zip(pairs.success_rate, pairs.success_rate_printed, strict=True))
+    printed = [percent(*wilson(round(of * there), of)) for _, there in rates]
+    as_few = [f"{100 * chance_of_fewer(there, here, of):.2g} %" for here, there in rates]
+    table = in_words(pairs[["model", "runs"]]).join(measures(pairs))
+    return table.assign(**{f"printed, of {of} runs": printed, f"as few in {of}": as_few})
 
 
 def printed_digits_table(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """Rows of ``evaluation.summary`` in the units and digits of the draft's Table 1."""
-    printed = published.drop(columns="solved_at")  # which is in steps
-    pairs = ours.merge(printed, on=["operation", "model"], suffixes=("", "_printed"))
-    converged_at = ((pairs.solved_at + 1000) / 10, pairs.solved_at_printed)
+    ours = ours.assign(converged_at=(ours.solved_at + 1000) / 10)
+    published = published.rename(columns={"solved_at_printed": "converged_at"})
+    pairs = ours.merge(published, on=KEYS, suffixes=("", ", printed"))
+    digits = {"success_rate": "{:.0%}", "converged_at": "{:.0f}", "sparsity_error": "{:.1e}"}
     columns = {
-        "success rate": (pairs.success_rate, pairs.success_rate_printed, "{:.0%}"),
-        "converged at": (*converged_at, "{:.0f}"),
-        "sparsity error": (pairs.sparsity_error, pairs.sparsity_error_printed, "{:.1e}"),
+        name: pairs[name].map(digits[column].format)
+        for column in digits
+        for name in (column, f"{column}, printed")
     }
-    table = {"model": pairs.model.map(model_label)}
-    for name, (here, there, digits) in columns.items():
-        table[name] = here.map(digits.format)
-        table[f"{name}, printed"] = there.map(digits.format)
-    return pd.DataFrame(table)
+    return in_words(pairs[["model"]].assign(**columns))
 
 
 def engines_table(ours: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
@@ -204,63 +228,47 @@ def engines_table(ours: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
     ``apart`` counts the runs that only one of them solves, ``later or sooner`` those that both
     solve, at different evaluations.
     """
-    both = ours.merge(other, on=["operation", "model", "seed"], suffixes=("", "_other"))
     here, there = ours.engine.iloc[0], other.engine.iloc[0]
-    rows = []
-    for model, group in both.groupby("model", sort=False):
-        means = {here: group.solved_at.mean() / 1000, there: group.solved_at_other.mean() / 1000}
-        alike = group.solved & group.solved_other
-        rows.append(
-            {
-                "model": model_label(model),
-                "runs": len(group),
-                f"solved, {here}": group.solved.sum(),
-                f"solved, {there}": group.solved_other.sum(),
-                "apart": (group.solved != group.solved_other).sum(),
-                "later or sooner": (alike & (group.solved_at != group.solved_at_other)).sum(),
-                **{f"solved at, 1000 steps, {name}": mean for name, mean in means.items()},
-            }
-        )
-    return pd.DataFrame(rows)
+    both = ours.merge(other, on=[*KEYS, "seed"], suffixes=("", "_other"))
+    one, two, at = both.solved, both.solved_other, "solved at, 1000 steps, "
+    moved = one & two & (both.solved_at != both.solved_at_other)
+    counts = {"runs": 1, f"solved, {here}": one, f"solved, {there}": two}
+    counts |= {"apart": one != two, "later or sooner": moved}
+    means = {f"{at}{here}": both.solved_at / 1000, f"{at}{there}": both.solved_at_other / 1000}
+    how = dict.fromkeys(counts, "sum") | dict.fromkeys(means, "mean")
+    groups = both[["model"]].assign(**counts, **means).groupby("model", sort=False)
+    return in_words(groups.agg(how).reset_index())
 
 
 def beside_recorded(now: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
     """Rows of a sweep trained now, and where the same runs were solved in another sweep."""
-    keys = ["operation", "model", "seed"]
-    both = now.merge(recorded[[*keys, "solved_at"]], "left", keys, suffixes=("", "_recorded"))
-    asked = both[keys].apply(tuple, axis=1).isin(recorded[keys].apply(tuple, axis=1))
+    keys = [*KEYS, "seed"]
+    there = recorded[keys].assign(recorded=recorded.solved_at)
+    rows = now.merge(there, "left", keys, indicator="asked")
+    for name in ("solved_at", "recorded"):
+        rows[name] = rows[name].map("{:,.0f}".format).replace("nan", "not solved")
+    rows["recorded"] = rows.recorded.where(rows.asked == "both", "not asked for")
+    return in_words(rows[[*keys, "solved_at", "recorded", "sparsity_error", "seconds"]])
 
-    def steps(values):
-        return values.map(lambda at: "not solved" if math.isnan(at) else f"{at:,.0f}")
 
-    return pd.DataFrame(
-        {
-            "operation": both.operation.map(OPERATION_SIGNS),
-            "model": both.model.map(model_label),
-            "seed": both.seed,
-            "solved at": steps(both.solved_at),
-            "recorded": steps(both.solved_at_recorded).where(asked, "not asked for"),
-            "sparsity error": both.sparsity_error,
-            "seconds": both.seconds,
-        }
-    )
+def pivoted(rows: pd.DataFrame, by: list[str], column: str, cells: pd.Series) -> pd.DataFrame:
+    """Cells of rows, one line for each group, and each value of a column a column of its own."""
+    wide = rows.assign(cell=cells).pivot(index=by, columns=column, values="cell")
+    lines = rows.drop_duplicates(by).set_index(by).index  # in the order they come in
+    return wide.loc[lines, rows[column].unique()].rename_axis(columns=None)
 
 
 def bench_table(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of ``bench.rows`` by task and model: µs a step, in brackets times the plain loop."""
-    rows = []
-    for (task, model), group in table.groupby(["task", "model"], sort=False):
-        cells = {
-            engine: f"{rounded(step, '.3g')} ({rounded(times, '.3g')})"
-            for engine, step, times in zip(
-                group.engine, group["µs a step"], group["times plain"], strict=True
-            )
-        }
-        one_core = group[group.engine == "cpu, one core"].iloc[0]
-        floor = {"floor": one_core["floor, µs"]}
-        floor["one core / floor"] = one_core["µs a step"] / floor["floor"]
-        rows.append({"task": task, "model": model_label(model), **cells, **floor})
-    return pd.DataFrame(rows)
+    by = ["task", "model"]
+    cells = [
+        table[name].map(partial(rounded, digits=".3g")) for name in ("µs a step", "times plain")
+    ]
+    one_core = table[table.engine == "cpu, one core"].set_index(by)
+    floor, step = one_core["floor, µs"], one_core["µs a step"]
+    wide = pivoted(table, by, "engine", cells[0] + " (" + cells[1] + ")")
+    table = wide.assign(**{"floor": floor, "one core / floor": step / floor})
+    return in_words(table.reset_index())
 
 
 def sequence_table(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
@@ -269,28 +277,19 @@ def sequence_table(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     Args:
         scores: of ``sequence_evaluation.sequence_scores`` for these runs.
     """
-    solved = scores.groupby("key").solved.agg(["sum", "size"])
-    rows = []
-    for run in table.itertuples():
-        lengths = solved.loc[run.key]
-        rows.append(
-            {
-                "model": model_label(run.model),
-                "seed": run.seed,
-                "selected at epoch": run.best_epoch,
-                "validation error": run.validation_error,
-                "sparsity error": measure(pd.Series(run._asdict()), "sparsity_error"),
-                "lengths solved": f"{lengths['sum']} of {lengths['size']}",
-                "minutes": run.seconds / 60,
-            }
-        )
-    return pd.DataFrame(rows)
+    solved = scores.groupby("key").solved.agg(lambda those: f"{those.sum()} of {len(those)}")
+    rows = table[["model", "seed"]].assign(
+        selected_at_epoch=table.best_epoch,
+        validation_error=table.validation_error,
+        sparsity_error=table.sparsity_error.map(measure),
+        lengths_solved=table.key.map(solved),
+        minutes=table.seconds / 60,
+    )
+    return in_words(rows)
 
 
 def weights_table(
-    before: dict[SequenceRun, nn.Module],
-    after: dict[SequenceRun, nn.Module],
-    curves: pd.DataFrame,
+    before: dict[SequenceRun, nn.Module], after: dict[SequenceRun, nn.Module], curves: pd.DataFrame
 ) -> pd.DataFrame:
     """What runs of sequential MNIST have learned: a row a run whose unit has weights.
 
@@ -299,24 +298,21 @@ def weights_table(
         after: those at its end, as far as they are known.
         curves: of ``nalu.learning_curves``.
     """
-    labels = ["operation", "model", "seed"]
-    ends = curves.groupby(labels).last()
-    rows = []
-    for run, model in before.items():
-        if not isinstance(model.accumulator, Recurrent):
-            continue
-        names = run.task.operation, run.model, run.seed
-        row = dict(zip(labels, names, strict=True)) | {"model": model_label(run.model)}
-        for when, models in (("before", before), ("after", after)):
-            row[f"weights {when}"] = "not kept"
-            if run in models:
-                weights = models[run].accumulator.unit.weight.flatten().tolist()
-                row[f"weights {when}"] = ", ".join(rounded(w, ".3g") for w in weights)
-        end = ends.loc[names]
-        row["sparsity error"] = end.sparsity_error
-        nine = end.filter(regex="^digit_9").dropna()
-        rows.append({**row, "a 9 is read as": ", ".join(rounded(x, ".3g") for x in nine)})
-    return pd.DataFrame(rows)
+    keys = [*KEYS, "seed"]
+    runs = [run for run, model in before.items() if isinstance(model.accumulator, Recurrent)]
+    rows = pd.DataFrame([run.labels() for run in runs], columns=keys)
+
+    def numbers(values: Tensor | pd.Series) -> str:
+        return ", ".join(rounded(value, ".3g") for value in values.tolist())
+
+    for when, models in (("before", before), ("after", after)):
+        units = [run in models and models[run].accumulator.unit for run in runs]
+        texts = [numbers(unit.weight.flatten()) if unit else "not kept" for unit in units]
+        rows[f"weights {when}"] = texts
+    ends = rows.merge(curves.groupby(keys).last().reset_index(), "left", keys)
+    rows["sparsity error"] = ends.sparsity_error
+    nines = ends.filter(regex="^digit_9").iterrows()
+    return in_words(rows.assign(**{"a 9 is read as": [numbers(row.dropna()) for _, row in nines]}))
 
 
 def cut_short_table(sweeps: dict[str, pd.DataFrame], published: pd.DataFrame) -> pd.DataFrame:
@@ -327,40 +323,29 @@ def cut_short_table(sweeps: dict[str, pd.DataFrame], published: pd.DataFrame) ->
     Args:
         sweeps: by whose random numbers they have.
     """
-    keys = ["operation", "model"]
-    rows = []
-
-    def add(operation, model, numbers, runs, cut, solved, *at):
-        name = f"{OPERATION_SIGNS[operation]}, {model_label(model)}"
-        times = ["not known" if math.isnan(step) else f"{step / 1000:.1f}" for step in at]
-        rows.append([name, numbers, runs, cut, int(solved), *times])
-
-    for numbers, sweep in sweeps.items():
-        for names, group in sweep.groupby(keys, sort=False):
-            cut, at = group.iterations.max() / 1000, group.solved_at.agg(["mean", "median", "max"])
-            add(*names, numbers, len(group), f"{cut:,.0f}", group.solved.sum(), *at)
-    for row in pd.concat(sweeps.values())[keys].drop_duplicates().merge(published).itertuples():
-        solved = round(row.runs * row.success_rate)
-        at = row.solved_at, row.solved_at_median, math.nan
-        add(row.operation, row.model, "the authors', in the paper", row.runs, "not", solved, *at)
-    columns = ["random numbers", "runs", "cut short at", "solved", "mean", "median", "last"]
-    return pd.DataFrame(rows, columns=["model", *columns])
+    by = ["random numbers", *KEYS]
+    runs = pd.concat(sweeps, names=by[:1]).reset_index(by[0])
+    last = runs.groupby(by, as_index=False).solved_at.max()
+    ours = summary(runs, by).merge(last, on=by, suffixes=("", "_last"))
+    theirs = ours[KEYS].drop_duplicates().merge(published)
+    theirs[by[0]] = "the authors', in the paper"
+    rows = pd.concat([ours, theirs], ignore_index=True)
+    steps = (rows.iterations / 1000).map("{:,.0f}".format).replace("nan", "not")
+    solved = (rows.runs * rows.success_rate).round().astype(int)
+    table = rows[["model", by[0], "runs"]].assign(**{"cut short at": steps, "solved": solved})
+    for name, column in (("mean", ""), ("median", "_median"), ("last", "_last")):
+        at = rows[f"solved_at{column}"] / 1000
+        table[name] = at.map("{:.1f}".format).replace("nan", "not known")
+    return table.assign(model=with_operation(rows))
 
 
 def boundary_table(ours: pd.DataFrame, published: pd.DataFrame, parameter: str) -> pd.DataFrame:
     """Rows of ``evaluation.summary`` by a parameter and model, beside those of a figure."""
-    rows = []
-    keys = [parameter, "model"]
-    for _, mine in ours.iterrows():
-        cells, differ = measures(mine), ""
-        for _, printed in published[(published[keys] == mine[keys]).all(axis=1)].iterrows():
-            differ = differing(mine, printed)
-            pairs = zip(cells, measures(printed), strict=True)
-            cells = [f"{here} ({there})" for here, there in pairs]
-        rows.append([f"{mine[parameter]:g}", model_label(mine.model), *cells, differ])
-    columns = [parameter.replace("_", " "), "model", "success rate (draft)"]
-    columns += ["solved at, 1000 steps (draft)", "sparsity error (draft)", "differs"]
-    return pd.DataFrame(rows, columns=columns)
+    by = [parameter, "model"]
+    here, there = (measures(rows.set_index(by)) for rows in (ours, published))
+    cells = (here + " (" + there + ")").reindex(here.index).fillna(here)
+    differs = differing(ours, published, by).reindex(here.index, fill_value="")
+    return in_words(cells.add_suffix(" (draft)").join(differs).reset_index())
 
 
 def rule_errors_table(rates: pd.DataFrame, parameter: str) -> pd.DataFrame:
@@ -369,14 +354,11 @@ def rule_errors_table(rates: pd.DataFrame, parameter: str) -> pd.DataFrame:
     A cell has the success rate with its interval, and in brackets the error that the rule reads
     over its limit.
     """
-    rows = []
-    for value, group in rates.groupby(parameter, sort=False):
-        cells = [
-            f"{percent(row)} ({rounded(row.error, '.2g')} / {rounded(row.limit, '.2g')})"
-            for row in group.itertuples()
-        ]
-        rows.append([f"{value:g}", *cells])
-    return pd.DataFrame(rows, columns=[parameter.replace("_", " "), *(r.words for r in RULES)])
+    two_digits = partial(rounded, digits=".2g")
+    error, limit = rates.error.map(two_digits), rates.limit.map(two_digits)
+    cells = estimates(rates, "success_rate", percent) + " (" + error + " / " + limit + ")"
+    table = pivoted(rates, [parameter], "date", cells).reset_index()
+    return in_words(table.rename(columns={rule.date: rule.words for rule in RULES}))
 
 
 def rules_table(rates: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
@@ -385,32 +367,16 @@ def rules_table(rates: pd.DataFrame, printed: pd.DataFrame) -> pd.DataFrame:
     Args:
         printed: of ``published.history``.
     """
-    keys = ["operation", "model", "date"]
-    known = printed.set_index(keys).success_rate.to_dict()
-    rows = []
-    for (operation, model), group in rates.groupby(keys[:2], sort=False):
-        cells = [f"{OPERATION_SIGNS[operation]}, {model_label(model)}"]
-        for row in group.itertuples():
-            there = known.get((operation, model, row.date))
-            cell = percent(row)
-            cells.append(cell if there is None else f"{cell} ({100 * there:.0f} %)")
-        rows.append(cells)
-    return pd.DataFrame(rows, columns=["model", *(f"{rule.date}: {rule.words}" for rule in RULES)])
+    keys = [*KEYS, "date"]
+    there = rates[keys].merge(printed, "left", keys).success_rate.set_axis(rates.index)
+    known = (100 * there).map(" ({:.0f} %)".format).where(there.notna(), "")
+    cells = estimates(rates, "success_rate", percent) + known
+    table = pivoted(rates, KEYS, "date", cells).reset_index()
+    names = {rule.date: f"{rule.date}: {rule.words}" for rule in RULES}
+    return table.assign(model=with_operation(table)).drop(columns="operation").rename(columns=names)
 
 
 def choices_table(rates: pd.DataFrame) -> pd.DataFrame:
     """Rows of ``evaluation.success_by_choice`` in words."""
-    words = {name: (100 * rates[name]).map("{:.0f} %".format) for name in rates.columns[1:]}
-    table = pd.DataFrame({"error": rates.index, "median": rates["median"].to_numpy()})
-    return table.assign(**{f"below {name}": share.to_numpy() for name, share in words.items()})
-
-
-def differing(ours: pd.Series, published: pd.Series) -> str:
-    """The measures that differ beyond chance, in words."""
-    differ = differences(ours, published)
-    return ", ".join(name for name in differ if differ[name]) or "nothing"
-
-
-def measures(row: pd.Series) -> list[str]:
-    """The three measures of a row of ``evaluation.summary`` as text."""
-    return [percent(row), measure(row, "solved_at", 1000), measure(row, "sparsity_error")]
+    shares = (100 * rates.drop(columns="median")).map("{:.0f} %".format).add_prefix("below ")
+    return rates[["median"]].join(shares).rename_axis("error").reset_index()

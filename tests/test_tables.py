@@ -11,10 +11,6 @@ from nalu.tasks.mnist import SequentialMNIST
 from nalu.training.sequence_run import SequenceRun
 
 
-def row(**values):
-    return pd.Series(values)
-
-
 @pytest.mark.parametrize(
     ("model", "label"),
     [
@@ -31,10 +27,9 @@ def test_models_are_called_as_in_the_paper(model, label):
 
 
 def test_a_rate_is_a_percentage_with_its_interval():
-    rate = row(success_rate=0.94, success_rate_low=0.875, success_rate_high=0.972)
-    assert tables.percent(rate) == "94 % [87.5, 97.2]"
-    assert tables.percent(row(success_rate=1.0)) == "100 %"
-    assert tables.percent(row(success_rate=0.5, success_rate_low=math.nan)) == "50 %"
+    assert tables.percent(0.94, 0.875, 0.972) == "94 % [87.5, 97.2]"
+    assert tables.percent(1.0) == "100 %"
+    assert tables.percent(0.5, math.nan, math.nan) == "50 %"
 
 
 @pytest.mark.parametrize(
@@ -42,14 +37,20 @@ def test_a_rate_is_a_percentage_with_its_interval():
     [
         (15_400.0, 13_500.0, 17_700.0, 1000, "15.4 [13.5, 17.7]"),
         (3_371_250.0, math.nan, math.nan, 1000, "3,370"),
-        (6.5e-6, 5.6e-6, 1.2e-5, None, "6.5 [5.6, 12.0] ×10⁻⁶"),
-        (0.47, 0.4, 0.5, None, "0.47 [0.4, 0.5]"),
-        (0.0, math.nan, math.nan, None, "0"),
-        (math.nan, math.nan, math.nan, None, "—"),
+        (6.5e-6, 5.6e-6, 1.2e-5, 0, "6.5 [5.6, 12.0] ×10⁻⁶"),
+        (0.47, 0.4, 0.5, 0, "0.47 [0.4, 0.5]"),
+        (0.0, math.nan, math.nan, 0, "0"),
+        (math.nan, math.nan, math.nan, 0, "—"),
     ],
 )
 def test_a_mean_is_written_with_its_interval(value, low, high, scale, text):
-    assert tables.measure(row(m=value, m_low=low, m_high=high), "m", scale) == text
+    assert tables.measure(value, low, high, scale) == text
+
+
+def test_a_row_without_a_measure_has_a_dash():
+    rows = pd.DataFrame({"success_rate": [0.5], "solved_at": [9500.0], "solved_at_low": [9000.0],
+                         "solved_at_high": [9900.0]})  # fmt: skip
+    assert tables.measures(rows).to_numpy().tolist() == [["50 %", "9.5 [9, 9.9]", "—"]]
 
 
 def sweep_rows(model, solved, solved_at, sparsity):
@@ -117,6 +118,13 @@ def test_where_runs_come_from_is_said_in_steps_or_epochs():
     line = tables.provenance_line(epochs)
     assert line.startswith("1 seed each, 1,000 epochs, draft protocol; engine cpu on d")
     assert line.endswith(", 150 to 1,200 s a run.")
+
+
+def test_a_caption_says_what_where_from_and_how_again():
+    text = tables.caption("What is shown.", TABLE, "Recompute: `one`.", "Recompute: `two`.")
+    line = tables.provenance_line(TABLE)
+    assert text == f"What is shown. {line} Recompute: `one`. Recompute: `two`."
+    assert tables.caption("What is shown.", TABLE) == f"What is shown. {line}"
 
 
 def test_a_run_of_sequences_is_solved_at_so_many_lengths():
@@ -214,7 +222,7 @@ def test_errors_by_rule_stand_over_their_limits():
         "limit": [0.2, 0.2, 23.4, 0.234]})  # fmt: skip
     table = tables.rule_errors_table(rates, "input_size")
     assert list(table.iloc[0]) == [
-        "125", "0 % (0.46 / 0.2)", "100 % (0.0071 / 0.2)", "100 % (0.0071 / 23)",
+        125, "0 % (0.46 / 0.2)", "100 % (0.0071 / 0.2)", "100 % (0.0071 / 23)",
         "50 % (0.1 / 0.23)",
     ]  # fmt: skip
     assert table.columns[1] == "median of the last, 0.2"
@@ -230,8 +238,8 @@ def test_a_point_that_was_not_published_is_in_a_boundary_table():
 
 
 def test_a_model_without_a_name_is_called_by_its_layers():
-    assert tables.model_label("NAU-NACMul") == "NAU-NAC•"
-    assert tables.model_label("NAC-NALU (separate)") == "NAC₊-NALU (separate)"
+    assert tables.model_label("NAU → NACMul") == "NAU → NAC•"
+    assert tables.model_label("NAC → NALU (separate)") == "NAC₊ → NALU (separate)"
 
 
 def test_a_table_shows_numbers_rounded_and_texts_as_they_are(monkeypatch):
