@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .tables import OPERATION_SIGNS, model_label, rounded
 from .tasks.arithmetic import Arithmetic
-from .units import Constrained
+from .units import MODELS, Constrained, Model
 
 # An almost black ink on an almost white paper. That is what figures look like in a notebook;
 # the website swaps the two for colours that follow the reader's light or dark theme.
@@ -214,21 +214,17 @@ def signal_plot(ax: Axes, sizes: np.ndarray, label: str, style: str) -> None:
     ax.fill_between(layers, low, high, color=line.get_color(), alpha=0.12, linewidth=0)
 
 
-# Models told apart by colour, marker and line.
-MODEL_STYLES = {
-    "NACMul": ("C0", "o", "-"), "NALU": ("C1", "s", "--"), "NMU": ("C2", "^", "-."),
-    "NAC": ("C0", "o", "-"), "NAU": ("C2", "^", "-."), "Linear": ("C4", "D", ":"),
-    "LSTM": ("C3", "v", ":"), "LSTM (read-out)": ("C5", "P", (0, (3, 1, 1, 1, 1, 1))),
-    "NACMulSigma": ("C8", "<", (0, (3, 1, 1, 1))), "NACMulNMU": ("C9", ">", (0, (1, 1))),
-    "exact": ("C7", "X", (0, (5, 1))),
-    "ReLU": ("C5", "p", ":"), "ReLU6": ("C6", "h", ":"),
-    "NALU (shared)": ("C3", "s", "--"), "NALU (separate)": ("C6", "s", ":"),
-}  # fmt: skip
+# The accumulators of section 3.2 that are no units; units have theirs in their files.
+ACCUMULATORS = {
+    "LSTM": Model((), "C3", "v", ":"),
+    "LSTM (read-out)": Model((), "C5", "P", (0, (3, 1, 1, 1, 1, 1))),
+    "exact": Model((), "C7", "X", (0, (5, 1))),
+}
 
 
 def look(model: str, **others) -> dict:
     """How a model is drawn: its label, colour, marker and line, unless told otherwise."""
-    colour, marker, line = MODEL_STYLES[model]
+    _, colour, marker, line = (MODELS | ACCUMULATORS)[model]
     own = {"label": model_label(model), "color": colour, "marker": marker, "linestyle": line}
     return own | others
 
@@ -298,7 +294,7 @@ def example_run(axes: tuple[Axes, Axes, Axes], curves: pd.DataFrame, limit: floa
 def rate_strip(ax: Axes, rates: dict[str, np.ndarray], published: dict[str, float]) -> None:
     """Success rates of many sets of seeds, a row a model, with what the paper printed."""
     for place, (model, values) in enumerate(rates.items()):
-        colour, *_ = MODEL_STYLES[model]
+        colour = MODELS[model].colour
         found, counts = np.unique(values, return_counts=True)
         ax.bar(
             100 * found, 0.85 * counts / counts.max(), 0.8, bottom=place, color=colour, linewidth=0
