@@ -84,20 +84,20 @@ def contenders() -> dict[str, tuple[int, Callable[[Run, int], None]]]:
 
 
 def seconds_per_step(work: Callable[[int], None], seconds: float) -> float:
-    """The best of three measurements that take about so many seconds in all."""
-    work(1)
-    steps, taken = 1, 0.0
-    while taken < seconds / 6:
+    """The best of three measurements that take about so many seconds in all, without set-up."""
+
+    def taken(steps: int) -> float:
+        begin = time.perf_counter()
+        work(steps)
+        return time.perf_counter() - begin
+
+    work(1)  # which may compile
+    setup = min(taken(1) for _ in range(3))
+    steps, longest = 1, 0.0
+    while longest < setup + seconds / 6:
         steps *= 4
-        begin = time.perf_counter()
-        work(steps)
-        taken = time.perf_counter() - begin
-    measured = [taken]
-    for _ in range(2):
-        begin = time.perf_counter()
-        work(steps)
-        measured.append(time.perf_counter() - begin)
-    return min(measured) / steps
+        longest = taken(steps)
+    return (min(longest, taken(steps), taken(steps)) - setup) / (steps - 1)
 
 
 @njit
