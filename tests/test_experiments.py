@@ -15,7 +15,7 @@ from nalu.experiments import (
     simple_multiplication,
     static_function,
 )
-from nalu.training.protocol import FINAL_ADDITION, FINAL_MULTIPLICATION, Draft
+from nalu.training.protocol import FINAL_ADDITION, FINAL_MULTIPLICATION, Draft, Final
 
 
 @pytest.mark.parametrize(("protocol", "low"), [("draft", 1), ("final", 2)])
@@ -176,3 +176,14 @@ def test_what_sequential_mnist_refuses(arguments, message):
 def test_seeds_may_come_from_an_iterator():
     for runs in (static_function(seeds=iter([1, 2])), boundary(seeds=iter([1, 2]))):
         assert Counter(run.seed for run in runs) == {1: len(runs) // 2, 2: len(runs) // 2}
+
+
+@pytest.mark.parametrize("experiment", [simple_multiplication, static_function, boundary])
+def test_a_protocol_may_have_constants_of_ones_own(experiment):
+    """Ranges, seeds and grids are those of the version of the paper that it is of."""
+    own = Final(strength=0.5, start=0, end=100)
+    runs, paper = experiment(own), experiment("final")
+    assert {run.protocol for run in runs} == {own}
+    assert [run.task for run in runs] == [run.task for run in paper]
+    assert [run.seed for run in runs] == [run.seed for run in paper]
+    assert {run.labels()["protocol_strength"] for run in runs} == {0.5}
