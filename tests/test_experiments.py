@@ -182,7 +182,7 @@ def test_seeds_may_come_from_an_iterator():
 def test_a_protocol_may_have_constants_of_ones_own(experiment):
     """Ranges, seeds and grids are those of the version of the paper that it is of."""
     own = Final(strength=0.5, start=0, end=100)
-    runs, paper = experiment(own), experiment("final")
+    runs, paper = experiment(protocol=own), experiment(protocol="final")
     assert {run.protocol for run in runs} == {own}
     assert [run.task for run in runs] == [run.task for run in paper]
     assert [run.seed for run in runs] == [run.seed for run in paper]
