@@ -1,6 +1,6 @@
 # Two commands matter: `make book` and `make test`. Both set up .venv first, once.
 .DEFAULT_GOAL := help
-.PHONY: book test notebooks serve clean help
+.PHONY: book test engines notebooks serve clean help
 
 # The first Python on the path that the dependencies support.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -18,6 +18,9 @@ book: .venv/ready  ## execute the notebooks, build the website, say where to ope
 
 test: .venv/ready  ## run all tests: units, notebooks, the website in a real browser
 	$(BIN)/python -m pytest -n auto
+
+engines: .venv/ready  ## compare the compiled engines with the reference at length, as CI does
+	$(BIN)/python -m pytest -n auto -m engines
 
 notebooks: .venv/ready  ## write notebooks/*.ipynb anew after editing notebooks/*.md
 	$(BIN)/python book/build.py notebooks

@@ -51,7 +51,10 @@ def test_readme_ci_and_workflow_run_the_same_commands():
         assert command.split()[1] in targets
         assert command in README
         assert command in workflow
-    assert "make test" in (ROOT / ".ci/run").read_text()
+    for command in ("make test", "make engines"):
+        assert command.split()[1] in targets
+        assert command in workflow
+        assert command in (ROOT / ".ci/run").read_text()
 
 
 def test_the_training_loop_of_the_readme_runs():

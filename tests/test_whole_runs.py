@@ -8,6 +8,8 @@ from scipy import stats
 import nalu
 from nalu.experiments import simple_multiplication
 
+pytestmark = pytest.mark.engines
+
 SEEDS, INTERVAL = 100, 100
 FAST = {"iterations": 6_500, "learning_rate": 5e-3, "evaluate_every": INTERVAL}
 

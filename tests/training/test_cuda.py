@@ -103,6 +103,7 @@ def test_every_model_and_operation_after_steps(engine, steps, protocol):
     )
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("first", cuda.KINDS)
 def test_every_pair_of_layers_with_sharp_regularisers(engine, first):
     """3 steps, with one partner 10; the protocols by turns, which matters to NAU and NMU only."""

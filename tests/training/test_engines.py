@@ -39,6 +39,7 @@ def agree(run: Run) -> None:
     assert single < 1e-6 + 10 * distance(reference.train([run])[0])
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("protocol", ["draft", "final"])
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("model", COMPILED)
@@ -48,6 +49,7 @@ def test_every_model_operation_and_protocol_after_1_10_and_100_steps(model, oper
         agree(Run(MODELS[model], task, protocol, steps - 1, seed=3, evaluate_every=50))
 
 
+@pytest.mark.engines
 @pytest.mark.parametrize("layers", [*itertools.product(KINDS, KINDS)], ids="-".join)
 def test_every_pair_of_layers_and_sharp_regularisers(layers):
     for protocol in SHARP.values():
