@@ -6,6 +6,7 @@ import pytest
 import yaml
 from axe_playwright_python.sync_playwright import Axe
 
+from nalu.experiments import EXPERIMENTS
 from nalu.units import UNITS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,13 +106,15 @@ def test_every_page_is_quiet_accessible_and_self_contained(name, scheme, address
         assert visit.elsewhere == []
 
 
-def test_signatures_of_units_are_those_of_the_code(site, browser):
-    """Sphinx takes a docstring that begins with a name and a bracket for a signature."""
+def test_the_page_of_units_has_every_unit_and_experiment(site, browser):
+    """With their signatures: Sphinx takes a docstring that begins with a name and a bracket for a signature."""
     with Visit(browser) as visit:
         visit.open((site / "book/units.html").as_uri())
         for unit in UNITS:
             signature = visit.page.locator(f"dt[id='nalu.{unit}']").inner_text()
             assert "in_features, out_features, *" in signature
+        for name in EXPERIMENTS:
+            assert visit.page.locator(f"dt[id='nalu.experiments.{name}']").is_visible()
 
 
 @pytest.mark.parametrize("name", ["index", *PAGES])
