@@ -107,7 +107,7 @@ def test_every_page_is_quiet_accessible_and_self_contained(name, scheme, address
 
 
 def test_the_page_of_units_has_every_unit_and_experiment(site, browser):
-    """With their signatures: Sphinx takes a docstring that begins with a name and a bracket for a signature."""
+    """With their signatures: Sphinx takes a docstring that begins like one for it."""
     with Visit(browser) as visit:
         visit.open((site / "book/units.html").as_uri())
         for unit in UNITS:
