@@ -35,6 +35,20 @@ class Unit(nn.Module):
         self.in_features = int(in_features)
         self.out_features = int(out_features)
 
+    @property
+    def matrices(self) -> tuple[Tensor, ...]:
+        """The effective matrices, (out_features, in_features) each."""
+        return (self.weight,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The unit's ``scalar`` definition (``nalu.units.scalar``) on tensors."""
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"the input has shape {tuple(x.shape)}, but its last dimension must be "
+                f"in_features = {self.in_features}"
+            )
+        return self.scalar(x.unsqueeze(-2))
+
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
 

@@ -35,4 +35,4 @@ class Constrained(Unit):
     @staticmethod
     def sparsity_penalty(weight: Tensor) -> Tensor:
         """The summand of R_sparse, the distance to the nearest whole number (final paper)."""
-        return torch.minimum(weight.abs(), (1 - weight.abs()).abs())
+        return weight.abs().minimum((1 - weight.abs()).abs())

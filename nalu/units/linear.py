@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Unit, empty_matrix, matching
+from .scalar import total
 
 
 class Linear(Unit):
@@ -35,6 +36,9 @@ class Linear(Unit):
         nn.init.xavier_uniform_(self.weight)
         nn.init.zeros_(self.bias)
 
+    def scalar(self, x):
+        return total(self.weight * x) + self.bias
+
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(matching(x, self.weight), self.weight, self.bias)
 
@@ -50,6 +54,9 @@ class ReLU(Linear):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.zeros_(self.bias)
 
+    def scalar(self, x):
+        return super().scalar(x).relu()
+
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(super().forward(x))
 
@@ -59,6 +66,9 @@ class ReLU6(ReLU):
 
     label = "ReLU6"
     aliases = ("relu6",)
+
+    def scalar(self, x):
+        return super().scalar(x).clamp(max=6)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).clamp(max=6)

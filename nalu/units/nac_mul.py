@@ -16,11 +16,17 @@ from torch import Tensor
 
 from .base import EPSILON, checked_epsilon, matching
 from .nac import NAC
+from .scalar import exp, log, total
 
 
 def nac_mul(x: Tensor, weight: Tensor, epsilon: float = EPSILON) -> Tensor:
     """exp(log(|x| + ε) Wᵀ): x (..., in) and W (out, in) give (..., out) (eq. 1)."""
     return F.linear((matching(x, weight).abs() + epsilon).log(), weight).exp()
+
+
+def power(x, weight, epsilon: float):
+    """exp(Σ_i W_oi log(|x_i| + ε)), as a scalar definition (eq. 1)."""
+    return exp(total(weight * log(abs(x) + epsilon)))
 
 
 class NACMul(NAC):
@@ -47,6 +53,9 @@ class NACMul(NAC):
     ):
         super().__init__(in_features, out_features, device=device, dtype=dtype)
         self.epsilon = checked_epsilon(epsilon)
+
+    def scalar(self, x):
+        return power(x, self.weight, self.epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
         return nac_mul(x, self.weight, self.epsilon)
