@@ -121,11 +121,11 @@ PARTIALS: dict[str, Callable[..., tuple[Node, ...]]] = {  # of d = ∂L/∂z, z 
     "sigmoid": lambda d, z, a: (d * (z * (1 - z)),),
     "cos": lambda d, z, a: (-(d * a.sin()),),
     "sin": lambda d, z, a: (d * a.cos(),),
-    "relu": lambda d, z, a: (node("within", d, z, 5e-324, float("inf")),),
+    "relu": lambda d, z, a: (node("positive", d, z),),
     "clamp": lambda d, z, a, low, high: (node("within", d, a, low, high),),
     "minimum": lambda d, z, a, b: (node("lesser", d, a, b), node("lesser", d, b, a)),
     "total": lambda d, z, a: (d,),
-    "product": lambda d, z, a: (node("others", d, a),),
+    "product": lambda d, z, a: (node("others", d, z, a),),
     "sign": lambda d, z, a: (),
     "less": lambda d, z, a, b: (),
 }

@@ -224,7 +224,11 @@ def latex(formula: Node) -> str:
         return symbol(*args)
     if op == "number":
         mantissa, _, power = f"{args[0]:.6g}".partition("e")
-        return rf"{mantissa} \cdot 10^{{{int(power)}}}".removeprefix(r"1 \cdot ") if power else mantissa
+        return (
+            rf"{mantissa} \cdot 10^{{{int(power)}}}".removeprefix(r"1 \cdot ")
+            if power
+            else mantissa
+        )
     within = WITHIN.get(op, (0,) * len(args))
     parts = [latex(arg) for arg in formula.inner]
     for k, arg in enumerate(formula.inner):
