@@ -9,32 +9,45 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
 from ..units import Constrained
-from ..units.scalar import symbolic
+from ..units.scalar import Node, symbolic
 from .cpu import adam_state, followed, rules_of, task_of
-from .graph import CHUNK, LayerGraph, model_graph, training_graph
+from .graph import CHUNK, Layer, data_gradients, loop_gradients, model_graph
 from .layers import aligned_zeros
-from .printer import CONSTRUCT, PULL_BACK, ROWS, Memory, Printer
+from .printer import PARAMETERS, ROWS, SUMS, Printer
 from .random import BLOCK
 from .run import LAYERS, Log, Run
 
 LARGEST = 16  # hidden units: each is written out
 SOURCES = "random.py", "elementary.py", "layers.py", "cpu.py"  # beside ``loop``, compiled into it
 
-FUNCTIONS = '''
+FUNCTIONS = """
+
+@compiled
+def construct(p, e):
+    real = p.dtype.type
+{construct}
+
 
 @njit(**options, fastmath={{"contract"}})
-def gradients(p, g, memory, task, rules, step, strength):
-    """The data loss of a step, and the gradients of the whole loss into g."""
+def predict(p, e, x, z, rows):
     real = p.dtype.type
-    rows, kept, sums = memory.rows, memory.kept, memory.sums
-    x, t, scale, strength = task.x, task.t[0], real(2 / rules.batch_size), real(strength)
+{predict}
+
+
+@njit(**options, fastmath={{"contract"}})
+def gradients(p, g, memory, task, rules, step):
+    real = p.dtype.type
+    e, de, rows, sums = memory.e, memory.de, memory.rows, memory.sums
+    x, t, scale = task.x, task.t[0], real(2 / rules.batch_size)
     low, unit = task.interpolation
 {start}
     for begin in range(0, rules.batch_size, BLOCK):
@@ -47,80 +60,95 @@ def gradients(p, g, memory, task, rules, step, strength):
 
 
 @compiled
+def pull_back(p, g, de, strength):
+    real = p.dtype.type
+    strength = real(strength)
+{pull_back}
+
+
+@compiled
+def matrices(p, out):
+    real = p.dtype.type
+{matrices}
+
+
+@compiled
 def project(p):
-    """Move the parameters of constrained units into their intervals."""
     real = p.dtype.type
 {project}
+"""
 
 
-@njit(**options, fastmath={{"contract"}})
-def predict(p, memory, x, z):
-    """The outputs of a block, (BLOCK,), for its inputs, (in', BLOCK)."""
-    real = p.dtype.type
-    rows, kept = memory.rows, memory.kept
-{predict}
+def place(target: str, array: str, first: int, stride: int = 0) -> str:
+    """The left side of a result in an array, at every turn of a loop if it has a stride."""
+    return target.format(f"{array}[{first} + {stride} * q]" if stride else f"{array}[{first}]")
 
 
-@njit(**options, fastmath={{"contract"}})
-def matrices(p, memory, out):
-    """Every element of every effective matrix."""
-    real = p.dtype.type
-    kept = memory.kept
-{matrices}
-'''
+def elementwise(loops: list[tuple[int, list[tuple[str, Node]]]]) -> str:
+    """Loops over parameters: of pairs of a size and results."""
+    texts = []
+    for size, results in loops:
+        if results:
+            printer = Printer(size)
+            printer.print(results)
+            texts += [printer.opening(), printer.text(PARAMETERS)]
+    return "\n".join(texts)
 
 
-def projection(layers: list[LayerGraph]) -> str:
-    """The lines of ``project``."""
-    lines = []
-    for layer in layers:
-        if isinstance(layer.unit, Constrained):
-            low, high = layer.unit.interval
-            lines += [
-                f"    low, high = real({low}), real({high})",
-                f"    for j in range({layer.begin}, {layer.end}):",
-                "        p[j] = low if p[j] < low else high if p[j] > high else p[j]",
-            ]
-    return "\n".join(lines)
-
-
-def place(array: str, first: int, stride: int = 0) -> str:
-    """An element of an array, one for every turn of a loop if it has a stride."""
-    return f"{array}[{first} + {stride} * q]" if stride else f"{array}[{first}]"
-
-
-def lines(*parts: str) -> str:
-    return "\n".join(parts)
+def projection(layer: Layer) -> list[tuple[int, list[tuple[str, Node]]]]:
+    """What moves the parameters of a constrained unit into their interval."""
+    if not isinstance(layer.unit, Constrained):
+        return []
+    return [
+        (loop.size, [(place("{} =", "p", begin, 1), p.clamp(*layer.unit.interval))])
+        for loop in layer.loops
+        for p, begin in loop.parameters.items()
+    ]
 
 
 def printed(names: tuple[str, ...], sizes: tuple[int, ...], draft: bool) -> tuple[str, dict]:
     """The functions of a model as text, and the shapes of the memory they need."""
     layers = model_graph(names, sizes)
+    loops = [(layer, loop) for layer in layers for loop in layer.loops]
+    (z,) = layers[-1].outputs
     turns = max(sizes[0] // CHUNK, 1)
-    loss, found = training_graph(layers, draft)
-    training, outputs, effective = Printer(turns), Printer(turns), Printer(turns)
-    training.print(
-        [("loss", loss), *((place("g", *leaf.args[2:]), d) for leaf, d in found.items())]
-    )
-    outputs.print([("z[r]", layers[-1].outputs[0])])
-    elements = [w for layer in layers for w in layer.matrices]
-    effective.print(
-        [(f"out[{k * turns}{' + q' if w.axes else ''}]", w) for k, w in enumerate(elements)],
-    )
+    outputs, training = Printer(turns), Printer(turns)
+    outputs.print([("z[r] =", z)])
+    loss, found = data_gradients(z)
+    arrays = {"p": "g", "e": "de"}
+    summed = [
+        (place("{} +=" if leaf.args[0] == "p" else "{} =", arrays[leaf.args[0]], *leaf.args[2:]), d)
+        for leaf, d in found.items()
+    ]
+    training.print([("loss =", loss), *summed])
+    made, effective, pulled, count, total = [], [], [], 0, 0
+    for layer, loop in loops:
+        made.append(
+            (loop.size, [(place("{} =", "e", k, 1), one) for one, k in loop.effective.items()])
+        )
+        count += loop.size * len(loop.effective)
+        found = loop_gradients(layer, loop, draft)
+        pulled.append(
+            (loop.size, [(place("{} +=", "g", loop.parameters[p], 1), d) for p, d in found.items()])
+        )
+        for matrix in loop.matrices:
+            effective.append((loop.size, [(place("{} =", "out", total, 1), matrix)]))
+            total += loop.size
     text = FUNCTIONS.format(
-        start=lines(training.opening(), training.text(CONSTRUCT), training.zeros()),
+        construct=elementwise(made),
+        predict=outputs.opening() + "\n" + outputs.text(ROWS),
+        start=training.opening(),
         rows=training.text(ROWS, 2),
-        end=training.text(PULL_BACK),
-        project=projection(layers),
-        predict=lines(outputs.opening(), outputs.text(CONSTRUCT), outputs.text(ROWS)),
-        matrices=lines(effective.opening(), effective.text(CONSTRUCT)),
+        end=training.text(SUMS),
+        pull_back=elementwise(pulled),
+        matrices=elementwise(effective),
+        project=elementwise([loop for layer in layers for loop in projection(layer)]),
     )
-    used = {
-        name: max(printer.used[name] for printer in (training, outputs, effective))
-        for name in ("rows", "kept", "sums")
-    }
-    shapes = {name: (size, BLOCK if name == "rows" else turns) for name, size in used.items()}
-    return text, {**shapes, "matrices": (len(elements) * turns,)}
+    rows = max(outputs.used["rows"], training.used["rows"])
+    return text, {
+        "e": (count,), "de": (count,), "matrices": (total,),
+        "rows": (rows, BLOCK), "sums": (training.used["sums"], turns),
+    }  # fmt: skip
 
 
 def folder() -> Path:
@@ -130,7 +158,7 @@ def folder() -> Path:
 
 @lru_cache
 def compiled_model(names: tuple[str, ...], sizes: tuple[int, ...], draft: bool):
-    """``advance`` of a model and the shapes of its ``Memory``.
+    """The module of a model and the shapes of its ``Memory``.
 
     Numba keeps what it compiles beside the file, which therefore has a digest of everything
     that is compiled into it for a name; where nothing can be written, nothing is kept.
@@ -141,7 +169,6 @@ def compiled_model(names: tuple[str, ...], sizes: tuple[int, ...], draft: bool):
     sources = [(here / name).read_bytes() for name in SOURCES]
     digest = hashlib.sha256(b"".join([text.encode(), *sources])).hexdigest()[:16]
     path = folder() / f"model_{digest}.py"
-    namespace = {"__name__": f"{__package__}.{path.stem}", "__package__": __package__}
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,8 +177,10 @@ def compiled_model(names: tuple[str, ...], sizes: tuple[int, ...], draft: bool):
             unfinished.replace(path)
     except OSError:
         text = text.replace(", cache=True", "")
-    exec(compile(text, path, "exec"), namespace)
-    return namespace["advance"], shapes
+    module = ModuleType(f"{__package__}.{path.stem}")
+    sys.modules[module.__name__] = module  # where Numba looks for what it has kept
+    exec(compile(text, path, "exec"), vars(module))
+    return module, shapes
 
 
 # From a specification to arrays and back.
@@ -192,11 +221,11 @@ def train(
 def _train(run: Run, tick: Callable[[int], None], dtype: str) -> Log:
     if reason := refusal(run):
         raise ValueError(f"engine 'generated' {reason}: use engine 'auto'")
-    advance, shapes = compiled_model(run.layers, sizes_of(run), run.protocol_name == "draft")
-    memory = Memory(**{name: aligned_zeros(shape, dtype) for name, shape in shapes.items()})
+    module, shapes = compiled_model(run.layers, sizes_of(run), run.protocol_name == "draft")
+    memory = module.Memory(**{name: aligned_zeros(shape, dtype) for name, shape in shapes.items()})
     state, task, rules = adam_state(run, dtype), task_of(run, dtype), rules_of(run)
 
     def steps(begin: int, end: int, log: np.ndarray) -> int:
-        return advance(begin, end, task, rules, state, memory, log)
+        return module.advance(begin, end, task, rules, state, memory, log)
 
     return followed(run, steps, state[0], tick)

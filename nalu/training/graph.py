@@ -9,11 +9,12 @@ derivatives at kinks; a product passes on the product of its other factors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from functools import cache, reduce
 from typing import NamedTuple
 
-from ..units import Constrained
+from ..units import Constrained, Unit
 from ..units.scalar import ONE, X, ZERO, Node, as_node, node, plus, symbolic, times
 from .run import LAYERS
 
@@ -35,44 +36,86 @@ def places(size: int) -> list[Element]:
     return in_turns + [Element(j) for j in range(CHUNK * turns, size)]
 
 
-class LayerGraph(NamedTuple):
-    """One layer of a model: the nodes of its outputs, matrices and parameters."""
+class Loop(NamedTuple):
+    """Parameters of a layer that have the same axes, element by element: axis i is all of them."""
 
+    size: int
+    parameters: dict[Node, int]  # and where they begin
+    effective: dict[Node, int]  # what is made of them for the loops over rows, and where it begins
+    matrices: list[Node]  # the effective matrices that are made of them
+
+
+class Layer(NamedTuple):
+    """One layer of a model: its unit on symbols, its loops, and the nodes of its outputs."""
+
+    unit: Unit
+    loops: list[Loop]
     outputs: list[Node]
-    matrices: list[Node]  # every element of every effective matrix
-    parameters: dict[Node, Node]  # every element, and its symbol in the definition
-    unit: Constrained  # or another unit, symbolic
-    begin: int  # of its parameters among those of the model
-    end: int
+    parameters: int  # how many there are
 
 
-def layer_graph(name: str, xs: dict[Element, Node], sizes: tuple[int, int], begin: int):
-    """The layer of a name on inputs, with its parameters from ``begin`` on."""
-    unit, (inputs, outputs) = symbolic(LAYERS[name]), sizes
-    extent = {"o": outputs, "i": inputs}
-    starts, end = {}, begin
+def axes_of(formula: Node) -> str | None:
+    """The axes of the parameters that a formula is made of, if they have the same and it is."""
+    leaves = [one for one in topological([formula]) if one.op == "leaf"]
+    axes = {leaf.args[1] for leaf in leaves}
+    return axes.pop() if len(axes) == 1 and X not in leaves else None
+
+
+def effective(formula: Node) -> list[Node]:
+    """The largest parts of a formula that are made of parameters of the same axes alone.
+
+    Sums and differences are no such parts: their terms are.
+    """
+    if formula.op not in (*LINEAR, "leaf") and axes_of(formula) is not None:
+        return [formula]
+    return [part for arg in formula.inner for part in effective(arg)]
+
+
+def rebuilt(formula: Node, instead: dict[Node, Node]) -> Node:
+    """A formula with other nodes in place of some."""
+    if formula in instead:
+        return instead[formula]
+    args = (rebuilt(arg, instead) if isinstance(arg, Node) else arg for arg in formula.args)
+    return node(formula.op, *args) if formula.inner else formula
+
+
+def layer_of(unit: Unit, xs: dict[Element, Node], sizes: tuple[int, int], first: int, made: int):
+    """The layer of a symbolic unit on inputs.
+
+    Its parameters begin at ``first`` of the model's, and what is made of them at ``made``.
+    """
+    extent = dict(zip("io", sizes, strict=True))
+    begins: dict[Node, tuple[str, int]] = {}
+    symbols: dict[Node, Node] = {}
+    loops: dict[str, Loop] = {}
+    y, begin = unit.scalar(X), first
     for symbol in [p for module in unit.modules() for p in module._parameters.values()]:
-        starts[symbol], size = end, 1
-        for axis in symbol.args[1]:
-            size *= extent[axis]
-        end += size
-    parameters: dict[Node, Node] = {}
+        axes = symbol.args[1]
+        loop = loops.setdefault(axes, Loop(math.prod(extent[axis] for axis in axes), {}, {}, []))
+        symbols[symbol] = node("leaf", "p", "i", begin, 1)
+        loop.parameters[symbols[symbol]], begins[symbol] = begin, ("p", begin)
+        begin += loop.size
+    for formula in dict.fromkeys(effective(y)):
+        loop = loops[axes_of(formula)]
+        loop.effective[rebuilt(formula, symbols)], begins[formula] = made, ("e", made)
+        made += loop.size
+    for matrix in unit.matrices:
+        loops[axes_of(matrix)].matrices.append(rebuilt(matrix, symbols))
 
-    def element(symbol: Node, place: dict[str, Element]) -> Node:
-        first, stride, step = starts[symbol], 0, 1
-        for axis in reversed(symbol.args[1]):
-            first, stride = first + step * place[axis].first, stride + step * place[axis].stride
+    def element(formula: Node, place: dict[str, Element]) -> Node:
+        array, start = begins[formula]
+        stride, step = 0, 1
+        for axis in reversed(axes_of(formula)):
+            start, stride = start + step * place[axis].first, stride + step * place[axis].stride
             step *= extent[axis]
-        leaf = node("leaf", "p", "i" if stride else "", first, stride)
-        parameters[leaf] = symbol
-        return leaf
+        return node("leaf", array, "i" if stride else "", start, stride)
 
     @cache
     def at(formula: Node, o: Element, i: Element | None) -> Node:
         """The formula of one output and, inside a sum or product, of one input."""
         if formula is X:
             return xs[i]
-        if formula.op == "leaf":
+        if formula in begins:
             return element(formula, {"o": o, "i": i})
         if formula.op not in ("total", "product"):
             args = (at(a, o, i) if isinstance(a, Node) else a for a in formula.args)
@@ -83,26 +126,19 @@ def layer_graph(name: str, xs: dict[Element, Node], sizes: tuple[int, int], begi
         rest = reduce(join, (one for j, one in each if not j.stride), start)
         return join(node(formula.op, turns), rest) if "i" in turns.axes else rest
 
-    everywhere = [(Element(o), i) for o in range(outputs) for i in xs]
-    y = unit.scalar(X)
-    return LayerGraph(
-        [at(y, Element(o), None) for o in range(outputs)],
-        [at(matrix, *place) for matrix in unit.matrices for place in everywhere],
-        parameters,
-        unit,
-        begin,
-        end,
-    )
+    outputs = [at(y, Element(o), None) for o in range(extent["o"])]
+    return Layer(unit, list(loops.values()), outputs, begin - first), made
 
 
-def model_graph(names: tuple[str, ...], sizes: tuple[int, ...]) -> list[LayerGraph]:
+def model_graph(names: tuple[str, ...], sizes: tuple[int, ...]) -> list[Layer]:
     """The layers of a model, one on the other; ``sizes`` are those of input and outputs."""
     xs = {i: node("leaf", "x", "ir" if i.stride else "r", *i) for i in places(sizes[0])}
-    layers, begin = [], 0
+    layers, first, made = [], 0, 0
     for name, *size in zip(names, sizes, sizes[1:], strict=False):
-        layers.append(layer_graph(name, xs, tuple(size), begin))
-        begin = layers[-1].end
-        xs = {Element(o): z for o, z in enumerate(layers[-1].outputs)}
+        layer, made = layer_of(symbolic(LAYERS[name]), xs, tuple(size), first, made)
+        layers.append(layer)
+        first += layer.parameters
+        xs = {Element(o): z for o, z in enumerate(layer.outputs)}
     return layers
 
 
@@ -156,14 +192,14 @@ def summed(d: Node, axes: frozenset[str]) -> Node:
     return node("total", d)
 
 
-def gradients(seeds: Iterable[tuple[Node, Node]], leaves: Iterable[Node]) -> dict[Node, Node]:
+def gradients(seeds: Iterable[tuple[Node, Node]], wanted: Iterable[Node]) -> dict[Node, Node]:
     """∂L/∂leaf for leaves of a graph, from pairs of a node and what ∂L/∂node begins with.
 
     Derivatives go down by axes, so that all that is summed over rows is summed once; sums and
     differences of parameters hand them on as they are.
     """
     seeds = list(seeds)
-    wanted = set(leaves)
+    wanted = set(wanted)
     order = topological(root for root, _ in seeds)
     leads: set[Node] = set()
     for one in order:
@@ -196,28 +232,31 @@ def gradients(seeds: Iterable[tuple[Node, Node]], leaves: Iterable[Node]) -> dic
     return found
 
 
-def training_graph(layers: list[LayerGraph], draft: bool) -> tuple[Node, dict[Node, Node]]:
-    """The sum of squared errors of a batch, and the gradient of every parameter's loss.
+def data_gradients(z: Node) -> tuple[Node, dict[Node, Node]]:
+    """The sum of squared errors of a batch, and its gradients for all that z begins with.
 
-    Leaves: ``t``, the target; ``scale``, 2 / batch size; ``live``, whether a row counts; and
-    ``strength``, that of the protocol's sparsity regulariser.
+    Leaves beside those of z: ``t``, the target, and ``scale``, 2 / batch size; ``live`` is zero
+    in rows that do not count.
     """
-    (z,) = layers[-1].outputs
-    t, scale = node("leaf", "t", "r"), node("leaf", "scale", "")
-    error = node("live", z - t)
-    seeds = [(z, error * scale)]
-    strength = node("leaf", "strength", "")
-    for layer in layers:
-        unit = layer.unit
-        if not isinstance(unit, Constrained):
-            continue
-        share = as_node(1 / (layer.end - layer.begin))
-        for w in layer.parameters:
+    error = node("live", z - node("leaf", "t", "r"))
+    elements = [one for one in topological([z]) if one.op == "leaf" and one.args[0] != "x"]
+    found = gradients([(z, error * node("leaf", "scale", ""))], elements)
+    return node("rows", error * error, ""), found
+
+
+def loop_gradients(layer: Layer, loop: Loop, draft: bool) -> dict[Node, Node]:
+    """The gradients of the parameters of a loop: of what is made of them, and of the regulariser.
+
+    Leaves beside the parameters: ``de`` at every effective formula, and ``strength``, that of the
+    protocol's sparsity regulariser.
+    """
+    seeds = [(one, node("leaf", "de", "i", begin, 1)) for one, begin in loop.effective.items()]
+    if isinstance(unit := layer.unit, Constrained):
+        for w in loop.parameters:
+            strength, share = node("leaf", "strength", ""), as_node(1 / loop.size)
             if draft:
                 seeds.append((unit.bias_penalty(w), strength * share))
                 seeds.append((unit.out_of_bounds_penalty(w), share))
             else:
-                sparsity = unit.sparsity_penalty(w.clamp(*unit.interval))
-                seeds.append((sparsity, strength * share))
-    leaves = [p for layer in layers for p in layer.parameters]
-    return node("rows", error * error, ""), gradients(seeds, leaves)
+                seeds.append((unit.sparsity_penalty(w.clamp(*unit.interval)), strength * share))
+    return gradients(seeds, loop.parameters)

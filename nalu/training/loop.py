@@ -1,10 +1,12 @@
 """The loop around a model that ``generated`` prints.
 
-The text of this file is the beginning of every generated module, whose end defines the four
+The text of this file is the beginning of every generated module, whose end defines the
 functions of the model that are named here.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -14,7 +16,17 @@ from .cpu import adam, compiled, options, reassociating, sparsity_strength, targ
 from .elementary import cos, exp, log, sigmoid, sin, tanh
 from .random import BLOCK, EXTRAPOLATION, INTERPOLATION, TRAINING, fill
 
-predict = gradients = matrices = project = None  # the end of a generated module defines these
+construct = predict = gradients = pull_back = matrices = project = None  # printed at the end
+
+
+class Memory(NamedTuple):
+    """What the functions of the model keep numbers in."""
+
+    e: np.ndarray  # what is made of parameters alone
+    de: np.ndarray  # its gradients
+    matrices: np.ndarray  # all elements of the effective matrices
+    rows: np.ndarray  # (·, BLOCK)
+    sums: np.ndarray  # (·, turns)
 
 
 @reassociating
@@ -38,13 +50,13 @@ def score(p, memory, task, step, row):
                 fill(x, task.seed, purpose, step, begin, task.rows - 1, low, unit)
             targets(task, x)
             error, t = task.errors[k], task.t[0]
-            predict(p, memory, x, error)
+            predict(p, memory.e, x, error, memory.rows)
             for r in range(BLOCK):
                 error[r] -= t[r]
         for r in range(min(BLOCK, task.rows - begin)):
             inside += np.float64(task.errors[0, r]) ** 2
             outside += np.float64(task.errors[1, r]) ** 2
-    matrices(p, memory, memory.matrices)
+    matrices(p, memory.matrices)
     worst = 0.0
     for w in memory.matrices:
         a = abs(np.float64(w))
@@ -62,12 +74,14 @@ def advance(begin, end, task, rules, state, memory, rows):
     """
     p, g = state[0], state[1]
     for step in range(begin, end):
+        construct(p, memory.e)
         if step % rules.evaluate_every == 0:
             score(p, memory, task, step, rows[step // rules.evaluate_every])
-        strength = sparsity_strength(rules, step)
-        loss = gradients(p, g, memory, task, rules, step, strength)
+        g[:] = 0
+        loss = gradients(p, g, memory, task, rules, step)
         if not np.isfinite(loss):
             return step
+        pull_back(p, g, memory.de, sparsity_strength(rules, step))
         adam(state, rules.learning_rate, step)
         if not rules.draft:
             project(p)

@@ -1,10 +1,10 @@
 """A graph of scalars as the text of compiled loops.
 
-A function has three parts: what follows from parameters alone, once a step; loops over the rows
-of a block; and what follows from sums over rows. A part is a sequence of passes, each one loop
-over rows, over the turns of the inputs, or over both. They are printed from the last to the
-first, and each asks the earlier ones for what it needs: a number that costs a function or a
-division is kept in memory, anything else that varies by input is computed again.
+A function loops over the rows of a block, and then writes what follows from sums over rows; or it
+loops over parameters only. It is a sequence of passes, each one loop over rows, over the turns of
+the inputs, or over both. They are printed from the last to the first, and each asks the earlier
+ones for what it needs: a number of a row, or of a row and turn if it costs a function or a
+division, is kept in memory; anything else is computed again.
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ import math
 from collections import defaultdict
 from functools import cache
 from textwrap import indent
-from typing import NamedTuple
-
-import numpy as np
 
 from ..units.scalar import FUNCTIONS, Node
 
@@ -31,15 +28,15 @@ TEXT = {
 }  # fmt: skip
 COSTLY = {*FUNCTIONS, "div", "others"}
 
-CONSTRUCT, ROWS, PULL_BACK = range(3)
+PARAMETERS, ROWS, SUMS = range(3)
 
 
 @cache
 def part(one: Node) -> int:
     """Which part of a function has a node."""
     if one.op == "rows":
-        return PULL_BACK
-    return ROWS if "r" in one.axes else max(map(part, one.inner), default=CONSTRUCT)
+        return SUMS
+    return ROWS if "r" in one.axes else max(map(part, one.inner), default=PARAMETERS)
 
 
 @cache
@@ -53,20 +50,11 @@ def turn(one: Node) -> int:
     return before + (before + ("i" not in one.axes)) % 2
 
 
-class Memory(NamedTuple):
-    """What printed functions keep their numbers in."""
-
-    rows: np.ndarray  # (·, BLOCK) of a block
-    kept: np.ndarray  # (·, turns) of a step
-    sums: np.ndarray  # (·, turns) over the rows of a batch
-    matrices: np.ndarray  # (elements · turns,) of all effective matrices
-
-
 class Printer:
     """The text of one function.
 
-    It uses the arrays p and g, of parameters and gradients; x, (in', BLOCK), and t, (BLOCK,);
-    and those of ``Memory``.
+    Its arrays are p and e, of parameters and what is made of them; x, (in', BLOCK), and t,
+    (BLOCK,), of samples; and ``rows``, (·, BLOCK), and ``sums``, (·, turns), to keep numbers in.
     """
 
     def __init__(self, turns: int):
@@ -76,11 +64,11 @@ class Printer:
         self.used: dict[str, int] = defaultdict(int)
         self.prelude: dict[str, None] = {}
         self.zeroed: dict[str, None] = {}
-        self.texts: dict[int, list[str]] = {CONSTRUCT: [], ROWS: [], PULL_BACK: []}
+        self.texts: dict[int, list[str]] = {PARAMETERS: [], ROWS: [], SUMS: []}
         self.count = 0
 
     def print(self, results: list[tuple[str, Node]]) -> None:
-        """Everything, so that the places named in ``results`` are given their nodes."""
+        """Everything, so that the ``results`` get their nodes: pairs as of 'z[r] =' and z."""
         for target, one in results:
             self.asked[part(one), turn(one)]["give", one, target] = None
         while self.asked:
@@ -133,7 +121,7 @@ class Printer:
         return self.names[one]
 
     def found(self, one: Node) -> str:
-        op, axes, place = one.op, one.axes, (part(one), turn(one))
+        op, axes = one.op, one.axes
         if op == "number":
             return self.constant(one.args[0])
         if op == "leaf":
@@ -143,18 +131,15 @@ class Printer:
             slot = self.slot("sums" if axes else "scalars", 1, one)
             return self.variable(f"sums[{slot}, q]", False) if axes else f"s{slot}"
         if op in ("total", "product"):
-            if place[0] != ROWS:
+            if part(one) != ROWS:
                 raise NotImplementedError("a sum of parameters over a loop of inputs")
             self.ask("join", one, one.args[0])
             return f"{self.row('joined', one)}[r]"
-        if place == self.here or (axes and op not in COSTLY and "i" in axes):
+        kept = "r" in axes and ("i" not in axes or op in COSTLY)
+        if not kept or (part(one), turn(one)) == self.here:
             return self.computed(one)
         self.ask("keep", one, one)
-        if not axes:
-            return f"k{self.slot('scalars', 1, one)}"
-        if "r" in axes:
-            return f"{self.row('row', one)}[r]"
-        return self.variable(f"kept[{self.slot('kept', 1, one)}, q]", False)
+        return f"{self.row('row', one)}[r]"
 
     def computed(self, one: Node) -> str:
         op, args = one.op, one.args
@@ -180,8 +165,8 @@ class Printer:
 
     def leaf(self, name: str, axes: str, first: int = 0, stride: int = 0) -> str:
         index = f"{first} + {stride} * q" if stride else f"{first}"
-        if name == "p":
-            return self.variable(f"p[{index}]", False)
+        if name in ("p", "e", "de"):
+            return self.variable(f"{name}[{index}]", False)
         if name == "x":
             row = f"x_{first}" if stride else f"x{first}"
             (self.outer if stride else self.prelude)[f"{row} = x[{index}]"] = None
@@ -223,16 +208,10 @@ class Printer:
         return "\n".join([*self.first, *body])
 
     def do_give(self, one: Node, target: str) -> None:
-        (self.inner if "[r]" in target else self.outer)[f"{target} = {self.value(one)}"] = None
+        (self.inner if "[r]" in target else self.outer)[f"{target} {self.value(one)}"] = None
 
     def do_keep(self, one: Node, _: str) -> None:
-        value = self.names[one] = self.names.get(one) or self.computed(one)
-        if not one.axes:
-            self.outer[f"k{self.slot('scalars', 1, one)} = {value}"] = None
-        elif "r" in one.axes:
-            self.inner[f"{self.row('row', one)}[r] = {value}"] = None
-        else:
-            self.outer[f"kept[{self.slot('kept', 1, one)}, q] = {value}"] = None
+        self.inner[f"{self.row('row', one)}[r] = {self.value(one)}"] = None
 
     def do_rows(self, one: Node, _: str) -> None:
         slot = self.slot("sums" if one.axes else "scalars", 1, one)
@@ -256,12 +235,10 @@ class Printer:
             self.inner[f"{self.row('prefix', one)}[r] = {row}[r]"] = None
         self.inner[f"{row}[r] = {row}[r] {sign} {value}"] = None
 
-    def opening(self) -> str:
-        return indent("\n".join(self.prelude), "    ")
-
-    def zeros(self) -> str:
-        return indent("\n".join(self.zeroed), "    ")
-
     def text(self, which: int, by: int = 1) -> str:
         """The text of one part, indented."""
         return indent("\n".join(self.texts[which]), by * "    ")
+
+    def opening(self) -> str:
+        """What comes before all parts."""
+        return indent("\n".join([*self.prelude, *self.zeroed]), "    ")

@@ -172,7 +172,7 @@ def product(v):
 
 def axes_of(parameter: Tensor, in_features: int, out_features: int) -> str:
     """Which axes the dimensions of a parameter are, by their sizes, which differ."""
-    sizes = {in_features: "i", out_features: "o"}
+    sizes = {in_features: "i", out_features: "o", 1: ""}
     return "".join(sizes[size] for size in parameter.shape)
 
 
