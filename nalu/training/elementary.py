@@ -1,8 +1,9 @@
 """exp, log, tanh, the logistic function, cos and sin for compiled loops.
 
 Calls into the C library keep a loop from being vectorised, so float32 has the polynomials of
-Moshier's Cephes library (expf, logf, tanhf, sinf), branch-free and within about one unit in the last
-place, cos and sin for |x| up to 1,000; float64, which only tests use, has the C library. Call these from compiled code only.
+Moshier's Cephes library (expf, logf, tanhf, sinf), branch-free and within about one unit in the
+last place; cos and sin are within 10⁻⁷ up to some thousand turns. float64, which only tests use,
+has the C library. Call these from compiled code only.
 """
 
 from __future__ import annotations

@@ -11,18 +11,26 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 
-from ..units import Constrained
+from ..units import Unit
 from ..units.scalar import Node, symbolic
 from .cpu import adam_state, followed, rules_of, task_of
-from .graph import CHUNK, Layer, data_gradients, loop_gradients, model_graph
+from .graph import (
+    CHUNK,
+    Loop,
+    data_gradients,
+    model_graph,
+    projected,
+    pulled_back,
+    regularised,
+)
 from .layers import aligned_zeros
-from .printer import PARAMETERS, ROWS, SUMS, Printer
+from .printer import PARAMETERS, ROWS, SUMS, Printer, indented, place
 from .random import BLOCK
 from .run import LAYERS, Log, Run
 
@@ -30,12 +38,6 @@ LARGEST = 16  # hidden units: each is written out
 SOURCES = "random.py", "elementary.py", "layers.py", "cpu.py"  # beside ``loop``, compiled into it
 
 FUNCTIONS = """
-
-@compiled
-def construct(p, e):
-    real = p.dtype.type
-{construct}
-
 
 @njit(**options, fastmath={{"contract"}})
 def predict(p, e, x, z, rows):
@@ -49,104 +51,82 @@ def gradients(p, g, memory, task, rules, step):
     e, de, rows, sums = memory.e, memory.de, memory.rows, memory.sums
     x, t, scale = task.x, task.t[0], real(2 / rules.batch_size)
     low, unit = task.interpolation
-{start}
+{opening}
     for begin in range(0, rules.batch_size, BLOCK):
         fill(x, task.seed, TRAINING, step, begin, rules.batch_size - 1, low, unit)
         targets(task, x)
         live = rules.batch_size - begin
 {rows}
-{end}
+{sums}
     return loss / rules.batch_size
-
-
-@compiled
-def pull_back(p, g, de, strength):
-    real = p.dtype.type
-    strength = real(strength)
-{pull_back}
-
-
-@compiled
-def matrices(p, out):
-    real = p.dtype.type
-{matrices}
-
-
-@compiled
-def project(p):
-    real = p.dtype.type
-{project}
 """
 
+ELEMENTWISE = """
 
-def place(target: str, array: str, first: int, stride: int = 0) -> str:
-    """The left side of a result in an array, at every turn of a loop if it has a stride."""
-    return target.format(f"{array}[{first} + {stride} * q]" if stride else f"{array}[{first}]")
+@compiled
+def {name}({arguments}):
+    real = p.dtype.type
+{body}
+"""
+
+Results = list[tuple[str, Node]]  # the left sides of assignments, and what they assign
 
 
-def elementwise(loops: list[tuple[int, list[tuple[str, Node]]]]) -> str:
-    """Loops over parameters: of pairs of a size and results."""
+def assigned(array: str, sign: str, values: dict[Node, Node]) -> Results:
+    """Values written to the places of leaves in an array."""
+    return [(f"{array}[{place(*leaf.args[2:])}] {sign}", one) for leaf, one in values.items()]
+
+
+def elementwise(name: str, arguments: str, loops: list[tuple[int, Results]]) -> str:
+    """A function of loops over parameters, each of a size and with results."""
     texts = []
     for size, results in loops:
         if results:
             printer = Printer(size)
             printer.print(results)
-            texts += [printer.opening(), printer.text(PARAMETERS)]
-    return "\n".join(texts)
+            texts += [*printer.opening(), *printer.texts[PARAMETERS]]
+    return ELEMENTWISE.format(name=name, arguments=arguments, body=indented(texts))
 
 
-def projection(layer: Layer) -> list[tuple[int, list[tuple[str, Node]]]]:
-    """What moves the parameters of a constrained unit into their interval."""
-    if not isinstance(layer.unit, Constrained):
-        return []
-    return [
-        (loop.size, [(place("{} =", "p", begin, 1), p.clamp(*layer.unit.interval))])
-        for loop in layer.loops
-        for p, begin in loop.parameters.items()
-    ]
-
-
-def printed(names: tuple[str, ...], sizes: tuple[int, ...], draft: bool) -> tuple[str, dict]:
+def printed(names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[str, dict[str, tuple]]:
     """The functions of a model as text, and the shapes of the memory they need."""
     layers = model_graph(names, sizes)
-    loops = [(layer, loop) for layer in layers for loop in layer.loops]
     (z,) = layers[-1].outputs
+    loss, found = data_gradients(z)
+    direct = {leaf: d for leaf, d in found.items() if leaf.args[0] == "p"}
+    others = {leaf: d for leaf, d in found.items() if leaf.args[0] == "e"}
     turns = max(sizes[0] // CHUNK, 1)
     outputs, training = Printer(turns), Printer(turns)
     outputs.print([("z[r] =", z)])
-    loss, found = data_gradients(z)
-    arrays = {"p": "g", "e": "de"}
-    summed = [
-        (place("{} +=" if leaf.args[0] == "p" else "{} =", arrays[leaf.args[0]], *leaf.args[2:]), d)
-        for leaf, d in found.items()
-    ]
-    training.print([("loss =", loss), *summed])
-    made, effective, pulled, count, total = [], [], [], 0, 0
-    for layer, loop in loops:
-        made.append(
-            (loop.size, [(place("{} =", "e", k, 1), one) for one, k in loop.effective.items()])
-        )
-        count += loop.size * len(loop.effective)
-        found = loop_gradients(layer, loop, draft)
-        pulled.append(
-            (loop.size, [(place("{} +=", "g", loop.parameters[p], 1), d) for p, d in found.items()])
-        )
+    training.print([("loss =", loss), *assigned("g", "+=", direct), *assigned("de", "=", others)])
+    loops = [(layer.unit, loop) for layer in layers for loop in layer.loops]
+    matrices, count = [], 0
+    for _, loop in loops:
         for matrix in loop.matrices:
-            effective.append((loop.size, [(place("{} =", "out", total, 1), matrix)]))
-            total += loop.size
+            matrices.append((loop.size, [(f"out[{place(count, 1)}] =", matrix)]))
+            count += loop.size
+
+    def each(array: str, sign: str, values: Callable[[Unit, Loop], dict[Node, Node]]):
+        return [(loop.size, assigned(array, sign, values(unit, loop))) for unit, loop in loops]
+
     text = FUNCTIONS.format(
-        construct=elementwise(made),
-        predict=outputs.opening() + "\n" + outputs.text(ROWS),
-        start=training.opening(),
-        rows=training.text(ROWS, 2),
-        end=training.text(SUMS),
-        pull_back=elementwise(pulled),
-        matrices=elementwise(effective),
-        project=elementwise([loop for layer in layers for loop in projection(layer)]),
+        predict=indented([*outputs.opening(), *outputs.texts[ROWS]]),
+        opening=indented(training.opening()),
+        rows=indented(training.texts[ROWS], 2),
+        sums=indented(training.texts[SUMS]),
     )
+    text += elementwise("construct", "p, e", each("e", "=", lambda unit, loop: loop.effective))
+    text += elementwise("matrices", "p, out", matrices)
+    text += elementwise("project", "p", each("p", "=", projected))
+    pulled = each("g", "+=", lambda unit, loop: pulled_back(loop))
+    text += elementwise("pull_back", "p, g, de", pulled)
+    for name, draft in (("draft", True), ("final", False)):
+        penalties = each("g", "+=", partial(regularised, draft=draft))
+        text += elementwise(f"regularise_{name}", "p, g, strength", penalties)
+    made = sum(loop.size * len(loop.effective) for _, loop in loops)
     rows = max(outputs.used["rows"], training.used["rows"])
     return text, {
-        "e": (count,), "de": (count,), "matrices": (total,),
+        "e": (made,), "de": (made,), "matrices": (count,),
         "rows": (rows, BLOCK), "sums": (training.used["sums"], turns),
     }  # fmt: skip
 
@@ -157,14 +137,14 @@ def folder() -> Path:
 
 
 @lru_cache
-def compiled_model(names: tuple[str, ...], sizes: tuple[int, ...], draft: bool):
+def compiled_model(names: tuple[str, ...], sizes: tuple[int, ...]):
     """The module of a model and the shapes of its ``Memory``.
 
     Numba keeps what it compiles beside the file, which therefore has a digest of everything
     that is compiled into it for a name; where nothing can be written, nothing is kept.
     """
     here = Path(__file__).parent
-    functions, shapes = printed(names, sizes, draft)
+    functions, shapes = printed(names, sizes)
     text = (here / "loop.py").read_text() + functions
     sources = [(here / name).read_bytes() for name in SOURCES]
     digest = hashlib.sha256(b"".join([text.encode(), *sources])).hexdigest()[:16]
@@ -221,7 +201,7 @@ def train(
 def _train(run: Run, tick: Callable[[int], None], dtype: str) -> Log:
     if reason := refusal(run):
         raise ValueError(f"engine 'generated' {reason}: use engine 'auto'")
-    module, shapes = compiled_model(run.layers, sizes_of(run), run.protocol_name == "draft")
+    module, shapes = compiled_model(run.layers, sizes_of(run))
     memory = module.Memory(**{name: aligned_zeros(shape, dtype) for name, shape in shapes.items()})
     state, task, rules = adam_state(run, dtype), task_of(run, dtype), rules_of(run)
 

@@ -15,7 +15,7 @@ from functools import cache, reduce
 from typing import NamedTuple
 
 from ..units import Constrained, Unit
-from ..units.scalar import ONE, X, ZERO, Node, as_node, node, plus, symbolic, times
+from ..units.scalar import ONE, ZERO, Node, X, as_node, node, plus, symbolic, times
 from .run import LAYERS
 
 UNROLLED = 8  # inputs of a layer that are written out; more become a loop
@@ -40,8 +40,8 @@ class Loop(NamedTuple):
     """Parameters of a layer that have the same axes, element by element: axis i is all of them."""
 
     size: int
-    parameters: dict[Node, int]  # and where they begin
-    effective: dict[Node, int]  # what is made of them for the loops over rows, and where it begins
+    parameters: list[Node]
+    effective: dict[Node, Node]  # leaves of the loops over rows, and what they are made of
     matrices: list[Node]  # the effective matrices that are made of them
 
 
@@ -91,13 +91,15 @@ def layer_of(unit: Unit, xs: dict[Element, Node], sizes: tuple[int, int], first:
     y, begin = unit.scalar(X), first
     for symbol in [p for module in unit.modules() for p in module._parameters.values()]:
         axes = symbol.args[1]
-        loop = loops.setdefault(axes, Loop(math.prod(extent[axis] for axis in axes), {}, {}, []))
+        loop = loops.setdefault(axes, Loop(math.prod(extent[axis] for axis in axes), [], {}, []))
         symbols[symbol] = node("leaf", "p", "i", begin, 1)
-        loop.parameters[symbols[symbol]], begins[symbol] = begin, ("p", begin)
+        loop.parameters.append(symbols[symbol])
+        begins[symbol] = "p", begin
         begin += loop.size
     for formula in dict.fromkeys(effective(y)):
         loop = loops[axes_of(formula)]
-        loop.effective[rebuilt(formula, symbols)], begins[formula] = made, ("e", made)
+        loop.effective[node("leaf", "e", "i", made, 1)] = rebuilt(formula, symbols)
+        begins[formula] = "e", made
         made += loop.size
     for matrix in unit.matrices:
         loops[axes_of(matrix)].matrices.append(rebuilt(matrix, symbols))
@@ -244,19 +246,32 @@ def data_gradients(z: Node) -> tuple[Node, dict[Node, Node]]:
     return node("rows", error * error, ""), found
 
 
-def loop_gradients(layer: Layer, loop: Loop, draft: bool) -> dict[Node, Node]:
-    """The gradients of the parameters of a loop: of what is made of them, and of the regulariser.
+def pulled_back(loop: Loop) -> dict[Node, Node]:
+    """The gradients of a loop's parameters from ``de``, those of what is made of them."""
+    made = [(one, node("leaf", "de", *e.args[1:])) for e, one in loop.effective.items()]
+    return gradients(made, loop.parameters)
 
-    Leaves beside the parameters: ``de`` at every effective formula, and ``strength``, that of the
-    protocol's sparsity regulariser.
+
+def regularised(unit: Unit, loop: Loop, draft: bool) -> dict[Node, Node]:
+    """The gradients of what a protocol adds to the loss for the parameters of a loop.
+
+    A leaf ``strength`` is that of the protocol's sparsity regulariser.
     """
-    seeds = [(one, node("leaf", "de", "i", begin, 1)) for one, begin in loop.effective.items()]
-    if isinstance(unit := layer.unit, Constrained):
-        for w in loop.parameters:
-            strength, share = node("leaf", "strength", ""), as_node(1 / loop.size)
-            if draft:
-                seeds.append((unit.bias_penalty(w), strength * share))
-                seeds.append((unit.out_of_bounds_penalty(w), share))
-            else:
-                seeds.append((unit.sparsity_penalty(w.clamp(*unit.interval)), strength * share))
+    if not isinstance(unit, Constrained):
+        return {}
+    strength, share = node("leaf", "strength", ""), as_node(1 / loop.size)
+    seeds = []
+    for w in loop.parameters:
+        if draft:
+            seeds.append((unit.bias_penalty(w), strength * share))
+            seeds.append((unit.out_of_bounds_penalty(w), share))
+        else:
+            seeds.append((unit.sparsity_penalty(w.clamp(*unit.interval)), strength * share))
     return gradients(seeds, loop.parameters)
+
+
+def projected(unit: Unit, loop: Loop) -> dict[Node, Node]:
+    """Where the final protocol moves the parameters of a loop."""
+    if not isinstance(unit, Constrained):
+        return {}
+    return {p: p.clamp(*unit.interval) for p in loop.parameters}

@@ -17,6 +17,7 @@ from .elementary import cos, exp, log, sigmoid, sin, tanh
 from .random import BLOCK, EXTRAPOLATION, INTERPOLATION, TRAINING, fill
 
 construct = predict = gradients = pull_back = matrices = project = None  # printed at the end
+regularise_draft = regularise_final = None
 
 
 class Memory(NamedTuple):
@@ -81,8 +82,13 @@ def advance(begin, end, task, rules, state, memory, rows):
         loss = gradients(p, g, memory, task, rules, step)
         if not np.isfinite(loss):
             return step
-        pull_back(p, g, memory.de, sparsity_strength(rules, step))
-        adam(state, rules.learning_rate, step)
-        if not rules.draft:
+        pull_back(p, g, memory.de)
+        strength = p.dtype.type(sparsity_strength(rules, step))
+        if rules.draft:
+            regularise_draft(p, g, strength)
+            adam(state, rules.learning_rate, step)
+        else:
+            regularise_final(p, g, strength)
+            adam(state, rules.learning_rate, step)
             project(p)
     return -1

@@ -164,7 +164,7 @@ class Printer:
         return f"{self.value(0.0)} if {names[1]} {sign} {bound} else {names[0]}"
 
     def leaf(self, name: str, axes: str, first: int = 0, stride: int = 0) -> str:
-        index = f"{first} + {stride} * q" if stride else f"{first}"
+        index = place(first, stride)
         if name in ("p", "e", "de"):
             return self.variable(f"{name}[{index}]", False)
         if name == "x":
@@ -235,10 +235,16 @@ class Printer:
             self.inner[f"{self.row('prefix', one)}[r] = {row}[r]"] = None
         self.inner[f"{row}[r] = {row}[r] {sign} {value}"] = None
 
-    def text(self, which: int, by: int = 1) -> str:
-        """The text of one part, indented."""
-        return indent("\n".join(self.texts[which]), by * "    ")
-
-    def opening(self) -> str:
+    def opening(self) -> list[str]:
         """What comes before all parts."""
-        return indent("\n".join([*self.prelude, *self.zeroed]), "    ")
+        return [*self.prelude, *self.zeroed]
+
+
+def place(first: int, stride: int = 0) -> str:
+    """The index of an element of an array, at turn q of a loop if it has a stride."""
+    turns = "q" if stride == 1 else f"{stride} * q"
+    return " + ".join([f"{first}"] * (first > 0 or not stride) + [turns] * (stride > 0))
+
+
+def indented(texts: list[str], by: int = 1) -> str:
+    return indent("\n".join(texts), by * "    ")

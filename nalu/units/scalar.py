@@ -197,8 +197,8 @@ X = node("leaf", "x", "ir")
 
 SYMBOLS = {"weight": "W", "bias": "b", "gate_weight": "G"}
 FORMS = {
-    "add": "{} + {}", "sub": "{} - {}", "neg": "-{}", "mul": r"{} \, {}", "div": r"\frac{{{}}}{{{}}}",
-    "abs": r"\left|{}\right|", "total": r"\sum_i {}", "product": r"\prod_i {}",
+    "add": "{} + {}", "sub": "{} - {}", "neg": "-{}", "mul": r"{} \, {}",
+    "div": r"\frac{{{}}}{{{}}}", "abs": r"\left|{}\right|", "total": r"\sum_i {}", "product": r"\prod_i {}",
     "sigmoid": r"\sigma({})", "less": "[{} < {}]", "relu": r"\max(0, {})",
     "minimum": r"\min({}, {})", "sign": r"\operatorname{{sign}}({})",
     **{name: rf"\{name}({{}})" for name in ("exp", "log", "tanh", "cos", "sin")},
