@@ -12,8 +12,9 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
+from importlib.machinery import ModuleSpec
+from importlib.util import module_from_spec
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -157,7 +158,7 @@ def compiled_model(names: tuple[str, ...], sizes: tuple[int, ...]):
             unfinished.replace(path)
     except OSError:
         text = text.replace(", cache=True", "")
-    module = ModuleType(f"{__package__}.{path.stem}")
+    module = module_from_spec(ModuleSpec(f"{__package__}.{path.stem}", None))
     sys.modules[module.__name__] = module  # where Numba looks for what it has kept
     exec(compile(text, path, "exec"), vars(module))
     return module, shapes

@@ -1,0 +1,173 @@
+"""The generated engine: formulas, gradients and loops that are printed, against PyTorch."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nalu.tasks.arithmetic import SimpleMultiplication, StaticFunction
+from nalu.training import generated, reference
+from nalu.training.protocol import Draft, Final
+from nalu.training.run import LAYERS, Run
+from nalu.units import Unit
+from nalu.units.scalar import cos, exp, log, total
+
+SHARP = {"draft": Draft(strength=1.0, rate=0.1), "final": Final(strength=1.0, start=0, end=50)}
+SIMPLE = SimpleMultiplication()
+VECTORS = Path(__file__).parent / "vectors.json"
+
+
+class NPU(Unit):
+    """A unit of another paper, with its parameters (in, out), a gate (in,), and no ``forward``."""
+
+    label = "NPU"
+
+    def __init__(self, in_features, out_features, *, device=None, dtype=None):
+        super().__init__(in_features, out_features)
+        shape, options = (in_features, out_features), {"device": device, "dtype": dtype}
+        self.real = nn.Parameter(nn.init.xavier_uniform_(torch.empty(shape, **options)))
+        self.imaginary = nn.Parameter(torch.zeros(shape, **options))
+        self.gate = nn.Parameter(torch.full((in_features,), 0.5, **options))
+
+    @property
+    def weight(self):
+        return self.real.T
+
+    def scalar(self, x):
+        g = self.gate.clamp(0, 1)
+        r, k = log(g * (abs(x) + 2.0**-23) + 1 - g), math.pi * g * (x < 0)
+        real, imaginary = self.real.T, self.imaginary.T
+        return exp(total(real * r - imaginary * k)) * cos(total(real * k + imaginary * r))
+
+
+@pytest.fixture(autouse=True)
+def with_npu(monkeypatch):
+    monkeypatch.setitem(LAYERS, "NPU", NPU)
+
+
+class OneLayer(Run):
+    """A run of a model of one unit."""
+
+    @classmethod
+    def of(cls, name, *arguments, **options):
+        run = cls((name, name), *arguments, **options)
+        object.__setattr__(run, "layers", (name,))
+        return run
+
+    def build(self):
+        torch.manual_seed(self.seed)
+        return nn.Sequential(LAYERS[self.layers[0]](self.task.input_size, 1))
+
+
+def interpreted(names, sizes):
+    """A generated module whose functions Python runs as they are printed, and its memory."""
+    module, shapes = generated.compiled_model.__wrapped__(names, sizes)
+    for name, value in list(vars(module).items()):
+        if hasattr(value, "py_func") and value.py_func.__module__ == module.__name__:
+            setattr(module, name, value.py_func)
+    for name in ("exp", "log", "tanh", "cos", "sin"):
+        setattr(module, name, getattr(np, name))
+    module.sigmoid = lambda x: 1 / (1 + np.exp(-x))
+    return module, shapes
+
+
+def kinks(unit):
+    """Some parameters at the places where derivatives jump."""
+    with torch.no_grad():
+        for p in unit.parameters():
+            flat = p.view(-1)
+            for j, value in enumerate((1.0, -1.0, 0.0, 0.5, 1.5, -2.0)):
+                if 2 * j < len(flat):
+                    flat[2 * j] = value
+
+
+@np.errstate(over="ignore")
+def loss_and_gradients(model, names, sizes, x, t):
+    """Of printed functions, for samples (rows, in) and targets (rows,) of which the last is left out."""
+    module, shapes = interpreted(names, sizes)
+    module.BLOCK = len(x)
+    module.fill = module.targets = lambda *_: None
+    memory = module.Memory(**{name: np.zeros(shape) for name, shape in shapes.items()})
+    p = nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
+    g, z = np.zeros_like(p), np.zeros(len(x))
+    task = SimpleNamespace(x=x.T, t=t[None], interpolation=(0, 0), seed=0)
+    module.construct(p, memory.e)
+    rules = SimpleNamespace(batch_size=len(x) - 1)
+    loss = module.gradients(p, g, memory, task, rules, 0)
+    module.pull_back(p, g, memory.de)
+    module.predict(p, memory.e, x.T, z, memory.rows)
+    return loss, g, z
+
+
+@pytest.mark.parametrize("inputs", [3, 9, 14])
+@pytest.mark.parametrize("name", [*LAYERS, "NPU"])
+def test_printed_loss_and_gradients_of_every_unit_also_at_kinks(name, inputs):
+    """Written out (3 inputs), in turns (9 and 14), and in a second layer."""
+    torch.manual_seed(0)
+    names, sizes, rows = (name, name), (inputs, 2, 1), 7
+    model = nn.Sequential(LAYERS[name](inputs, 2), LAYERS[name](2, 1)).double()
+    kinks(model)
+    x = torch.randn(rows, inputs, dtype=torch.float64)
+    x[0] = 0
+    x[1, ::2] = 0
+    x[2] = 1
+    t = torch.randn(rows, dtype=torch.float64)
+    loss, g, z = loss_and_gradients(model, names, sizes, x.numpy(), t.numpy())
+    right = model(x)[:, 0]
+    error = (right - t)[:-1].square().mean()
+    expected = torch.autograd.grad(error, model.parameters(), materialize_grads=True)
+    np.testing.assert_allclose(z, right.detach(), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(loss, error.item(), rtol=1e-12)
+    flat = torch.cat([d.flatten() for d in expected])
+    np.testing.assert_allclose(g, flat, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", [*LAYERS, "NPU"])
+def test_a_definition_is_the_forward_pass(name):
+    unit, x = LAYERS[name](5, 3).double(), torch.randn(2, 7, 5, dtype=torch.float64)
+    torch.testing.assert_close(unit.scalar(x.unsqueeze(-2)), unit(x), rtol=1e-13, atol=1e-13)
+
+
+def agree(run, rtol):
+    """The generated loop in float64 with the reference, parameters and log."""
+    batch = reference.Batch([run], torch.device("cpu"), torch.float64)
+    for step in range(run.steps):
+        if step % run.evaluate_every == 0:
+            batch.evaluate(step)
+        batch.update(step)
+    (right,), (log,) = batch.logs(), generated.train([run], dtype="float64")
+    assert log.diverged_at == right.diverged_at
+    np.testing.assert_array_equal(log.step, right.step)
+    np.testing.assert_allclose(log.parameters, right.parameters, rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(log.table(), right.table(), rtol=max(rtol, 1e-6))
+
+
+@pytest.mark.parametrize("name", [*LAYERS, "NPU"])
+def test_every_unit_trains_as_in_the_reference(name, monkeypatch):
+    monkeypatch.setattr(generated, "compiled_model", interpreted)
+    for protocol in SHARP.values():
+        for steps in (1, 10):
+            run = Run((name, name), SIMPLE, protocol, steps - 1, 3, learning_rate=0.03)
+            agree(run, 1e-10)
+
+
+@pytest.mark.parametrize("protocol", SHARP)
+@pytest.mark.parametrize(
+    ("layers", "inputs"), [(("NAU", "NMU"), 4), (("NALU (separate)", "NMU"), 13)], ids=str
+)
+def test_compiled_loops_agree_with_the_reference(layers, inputs, protocol):
+    task = StaticFunction("mul", inputs, 0.5, extrapolation=(1, 6))
+    for steps, rtol in ((1, 1e-10), (10, 1e-10), (100, 1e-6)):
+        run = Run(layers, task, SHARP[protocol], steps - 1, 1, learning_rate=0.03, batch_size=200)
+        agree(run.but(evaluate_every=50), rtol)
+
+
+@pytest.mark.parametrize("name", ["NMU", "NPU"])
+def test_models_of_one_layer(name):
+    task = StaticFunction("mul", 2, 0.5, 0.0, interpolation=(-2, 2), extrapolation=(2, 6))
+    agree(OneLayer.of(name, task, SHARP["final"], 99, 2, evaluate_every=50), 1e-8)
