@@ -181,7 +181,7 @@ def refusal(run) -> str:
     if len(run.layers) > 2:
         return "trains models of one and two layers only"
     for name in run.layers:
-        if not hasattr(symbolic(LAYERS[name]), "scalar"):
+        if not callable(getattr(symbolic(LAYERS[name]), "scalar", None)):
             return f"has no scalar definition of {name}"
     if run.hidden_size > LARGEST:
         return f"writes out at most {LARGEST} hidden units"

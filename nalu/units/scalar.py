@@ -9,7 +9,7 @@ them:
 
 It is written once and read twice. On tensors, x (..., 1, in_features) and parameters (out, in),
 (out,) or (in,) broadcast to the output, (..., out_features). On symbols, ``symbolic(unit)`` has
-the same methods on a graph of ``Node``, which ``latex`` typesets and ``nalu.training.graph``
+the same methods on a graph of ``Node``, which ``typeset`` prints and ``nalu.training.graph``
 differentiates and compiles.
 """
 
@@ -191,51 +191,3 @@ def symbolic(make: Callable[[int, int], nn.Module]) -> nn.Module:
 
 
 X = node("leaf", "x", "ir")
-
-
-# How a formula is typeset.
-
-SYMBOLS = {"weight": "W", "bias": "b", "gate_weight": "G"}
-FORMS = {
-    "add": "{} + {}", "sub": "{} - {}", "neg": "-{}", "mul": r"{} \, {}",
-    "div": r"\frac{{{}}}{{{}}}", "abs": r"\left|{}\right|", "total": r"\sum_i {}", "product": r"\prod_i {}",
-    "sigmoid": r"\sigma({})", "less": "[{} < {}]", "relu": r"\max(0, {})",
-    "minimum": r"\min({}, {})", "sign": r"\operatorname{{sign}}({})",
-    **{name: rf"\{name}({{}})" for name in ("exp", "log", "tanh", "cos", "sin")},
-}  # fmt: skip
-BINDING = {"add": 0, "sub": 0, "neg": 1, "total": 1, "product": 1, "mul": 2}  # others bind most
-WITHIN = {"add": (0, 0), "sub": (0, 1), "neg": (1,), "mul": (1, 2), "total": (1,), "product": (1,)}
-
-
-def symbol(name: str, axes: str) -> str:
-    """A parameter as it is printed: ``shared.w_hat`` of o and i is Ŵ_oi."""
-    name = name.rpartition(".")[2]
-    letter = SYMBOLS.get(name, name)
-    if name.endswith("_hat"):
-        letter = rf"\hat{{{name[0].upper()}}}"
-    subscript = "".join(axis for axis in ("o", "i") if axis in axes)
-    return f"{letter}_{{{subscript}}}" if subscript else letter
-
-
-def latex(formula: Node) -> str:
-    """The LaTeX of a formula, as it was written."""
-    op, args = formula.op, formula.args
-    if op == "leaf":
-        return symbol(*args)
-    if op == "number":
-        mantissa, _, power = f"{args[0]:.6g}".partition("e")
-        return (
-            rf"{mantissa} \cdot 10^{{{int(power)}}}".removeprefix(r"1 \cdot ")
-            if power
-            else mantissa
-        )
-    within = WITHIN.get(op, (0,) * len(args))
-    parts = [latex(arg) for arg in formula.inner]
-    for k, arg in enumerate(formula.inner):
-        if BINDING.get(arg.op, 3) < within[k]:
-            parts[k] = rf"\left({parts[k]}\right)"
-    if op == "clamp":
-        low, high = (latex(as_node(bound)) for bound in args[1:])
-        part = parts[0] if args[1] == -math.inf else rf"\max({parts[0]}, {low})"
-        return part if args[2] == math.inf else rf"\min({part}, {high})"
-    return FORMS[op].format(*parts)

@@ -1,8 +1,6 @@
 """The generated engine: formulas, gradients and loops that are printed, against PyTorch."""
 
-import json
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -89,7 +87,7 @@ def kinks(unit):
 
 @np.errstate(over="ignore")
 def loss_and_gradients(model, names, sizes, x, t):
-    """Of printed functions, for samples (rows, in) and targets (rows,) of which the last is left out."""
+    """Of printed functions, for samples (rows, in) and targets (rows,) without the last row."""
     module, shapes = interpreted(names, sizes)
     module.BLOCK = len(x)
     module.fill = module.targets = lambda *_: None
@@ -127,6 +125,21 @@ def test_printed_loss_and_gradients_of_every_unit_also_at_kinks(name, inputs):
     flat = torch.cat([d.flatten() for d in expected])
     largest = flat.abs().max().item()  # 1 / ε where an input is 0: sums then lose some digits
     np.testing.assert_allclose(g, flat, rtol=1e-10, atol=1e-12 * max(largest, 1))
+
+
+def test_the_new_unit_has_the_values_of_its_authors_code():
+    """A vector of stable_nalu/layer/npu.py in bmistry4/nalm-benchmark, with dL/dx of L = Σ y."""
+    unit = NPU(2, 1).double()
+    for p, values in zip(unit.parameters(), ([0.8, -0.6], [0.1, -0.2], [0.7, 0.4]), strict=True):
+        p.data.copy_(torch.tensor(values, dtype=torch.float64).view_as(p))
+    x = torch.tensor([[1.5, -0.75], [-2.0, 3.0], [0.25, 4.0]], dtype=torch.float64)
+    z = unit(x.requires_grad_())
+    z.sum().backward()
+    right = [[1.328555274], [-0.1066598881], [0.3342668565]]
+    np.testing.assert_allclose(z.detach(), right, rtol=1e-9)
+    right = [[0.6094702824, 0.4543372283], [0.07037136837, 0.0522542026]]
+    np.testing.assert_allclose(x.grad[:2], right, rtol=1e-9)
+    np.testing.assert_allclose(unit.gate.grad, [-2.217103806, -1.036813639], rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", [*LAYERS, "NPU"])
@@ -194,3 +207,37 @@ def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch, tmp_path):
     module.construct.py_func(np.array([1.5, -0.25]), e)
     np.testing.assert_array_equal(e, [1, -0.25])
     assert module.advance._cache.cache_path is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"stream": "authors"}, "has no stream 'authors'"),
+        ({"layers": ("Plain", "NMU")}, "has no scalar definition of Plain"),
+        ({"hidden_size": 17}, "writes out at most 16 hidden units"),
+    ],
+)
+def test_the_engine_says_which_runs_it_does_not_serve(changes, reason, monkeypatch):
+    class Plain(LAYERS["Linear"]):
+        scalar = None
+
+    monkeypatch.setitem(LAYERS, "Plain", Plain)
+    run = Run(("NAU", "NMU"), SIMPLE, "draft", 10)
+    assert generated.refusal(run) == ""
+    assert generated.refusal(run.but(**changes)) == reason
+    with pytest.raises(ValueError, match=f"engine 'generated' {reason}"):
+        generated.train([run.but(**changes)])
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(monkeypatch):
+    """The square of a product of eight inputs of 10³⁰ is more than float64 holds."""
+    monkeypatch.setattr(generated, "compiled_model", interpreted)
+    task = SimpleMultiplication(interpolation=(1e30, 2e30), extrapolation=(1, 2))
+    ticks = []
+    run = Run(("NMU", "NMU"), task, "draft", 50, evaluate_every=10)
+    with np.errstate(all="ignore"):
+        log = generated.train([run], ticks.append, dtype="float64")[0]
+    assert log.diverged_at == 0
+    assert list(log.step) == [0]
+    assert sum(ticks) == 51
+    assert np.isfinite(log.parameters).all()
