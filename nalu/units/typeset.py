@@ -18,8 +18,8 @@ FORMS = {
     "minimum": r"\min({}, {})", "sign": r"\operatorname{{sign}}({})",
     **{name: rf"\{name}({{}})" for name in ("exp", "log", "tanh", "cos", "sin")},
 }  # fmt: skip
-BINDING = {"add": 0, "sub": 0, "neg": 1, "total": 1, "product": 1, "mul": 2}  # others bind most
-WITHIN = {"add": (0, 0), "sub": (0, 1), "neg": (1,), "mul": (1, 2), "total": (1,), "product": (1,)}
+BINDING = {"add": 0, "sub": 0, "total": 1, "product": 1, "neg": 2, "mul": 3}  # others bind most
+WITHIN = {"add": (0, 0), "sub": (0, 1), "neg": (1,), "mul": (2, 3), "total": (1,), "product": (1,)}
 
 
 def symbol(name: str, axes: str) -> str:
@@ -44,10 +44,10 @@ def latex(formula: Node, names: dict[Node, str] | None = None) -> str:
     if op == "number":
         return number(args[0])
     square = op == "mul" and args[0] is args[1]
-    within = (3, 3) if square else WITHIN.get(op, (0,) * len(args))
+    within = (4, 4) if square else WITHIN.get(op, (0,) * len(args))
     parts = [latex(arg, names) for arg in formula.inner]
     for k, arg in enumerate(formula.inner):
-        if arg not in names and BINDING.get(arg.op, 3) < within[k]:
+        if arg not in names and BINDING.get(arg.op, 4) < within[k]:
             parts[k] = rf"\left({parts[k]}\right)"
     if square:
         return f"{parts[0]}^2"
