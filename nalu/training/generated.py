@@ -1,8 +1,8 @@
 """The engine for any unit with a scalar definition: a compiled loop is printed for every model.
 
-``graph`` makes one graph of a model and its gradients, ``printer`` the text of four functions of
-it, and ``loop`` is what they run in. The modules lie in a cache folder under a digest of all that
-is compiled into them, beside what Numba has compiled.
+``graph`` makes one graph of a model and its gradients, ``printer`` the text of its functions, and
+``loop`` is what they run in. The modules lie in a cache folder under a digest of all that is
+compiled into them, beside what Numba has compiled.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..units.scalar import Node, symbolic
 from .cpu import adam_state, followed, rules_of, task_of
 from .graph import (
     CHUNK,
+    UNROLLED,
     Loop,
     data_gradients,
     model_graph,
@@ -35,7 +36,8 @@ from .printer import PARAMETERS, ROWS, SUMS, Printer, indented, place
 from .random import BLOCK
 from .run import LAYERS, Log, Run
 
-LARGEST = 16  # hidden units: each is written out
+LARGEST = 10  # hidden units, each of which is written out
+LARGEST_LOOPED = 2  # and where inputs are a loop, which with more of them is not vectorised
 SOURCES = "random.py", "elementary.py", "layers.py", "cpu.py"  # beside ``loop``, compiled into it
 
 FUNCTIONS = """
@@ -183,8 +185,10 @@ def refusal(run) -> str:
     for name in run.layers:
         if not callable(getattr(symbolic(LAYERS[name]), "scalar", None)):
             return f"has no scalar definition of {name}"
-    if run.hidden_size > LARGEST:
-        return f"writes out at most {LARGEST} hidden units"
+    inputs = run.task.input_size
+    largest = LARGEST if inputs <= UNROLLED else LARGEST_LOOPED
+    if len(run.layers) > 1 and run.hidden_size > largest:
+        return f"has at most {largest} hidden units for {inputs} inputs"
     return ""
 
 

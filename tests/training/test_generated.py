@@ -1,6 +1,7 @@
 """The generated engine: formulas, gradients and loops that are printed, against PyTorch."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -214,7 +215,8 @@ def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch, tmp_path):
     [
         ({"stream": "authors"}, "has no stream 'authors'"),
         ({"layers": ("Plain", "NMU")}, "has no scalar definition of Plain"),
-        ({"hidden_size": 17}, "writes out at most 16 hidden units"),
+        ({"hidden_size": 11}, "has at most 10 hidden units for 4 inputs"),
+        ({"hidden_size": 3, "task": StaticFunction()}, "has at most 2 hidden units for 100 inputs"),
     ],
 )
 def test_the_engine_says_which_runs_it_does_not_serve(changes, reason, monkeypatch):
@@ -241,3 +243,16 @@ def test_a_loss_that_is_not_finite_ends_the_run(monkeypatch):
     assert list(log.step) == [0]
     assert sum(ticks) == 51
     assert np.isfinite(log.parameters).all()
+
+
+def test_all_that_is_compiled_into_a_loop_is_in_the_name_of_its_file():
+    """Numba looks at that file only: a source that is not in its digest would go stale."""
+    module, _ = print_model(("NAU",), (2, 1))
+    files = {
+        Path(value.py_func.__code__.co_filename).name
+        for value in vars(module).values()
+        if hasattr(value, "py_func")
+    }
+    own = {name for name in files if name.startswith("model_")}
+    assert len(own) == 1
+    assert {"cpu.py", "random.py"} <= files - own <= set(generated.SOURCES)
