@@ -21,12 +21,15 @@ from tqdm import tqdm
 from .evaluation import score
 from .sequence_evaluation import selected
 from .store import Record, Store, code_digest, commit, default_store, provenance, without_curve
-from .training import cpu, cuda, reference, sequences
+from .training import cpu, cuda, generated, reference, sequences
 from .training.run import BaseRun, Log, Run, run_of
 from .training.sequence_run import SequenceRun
 
 # The fastest first. A module says what it ``TRAINS``, and whether it ``CHECKPOINTS``.
-ENGINES = {"cuda": cuda, "cpu": cpu, "reference": reference, "sequences": sequences}
+ENGINES = {
+    "cuda": cuda, "cpu": cpu, "generated": generated, "reference": reference,
+    "sequences": sequences,
+}  # fmt: skip
 
 
 class Scoring(NamedTuple):
@@ -88,12 +91,12 @@ def engine_for(run: BaseRun, engine: str = "auto") -> str:
 
 
 def device_of(engine: str) -> str:
-    return "cuda" if engine != "cpu" and torch.cuda.is_available() else "cpu"
+    return "cuda" if engine not in ("cpu", "generated") and torch.cuda.is_available() else "cpu"
 
 
 def keeps_one_core(engine: str) -> bool:
     """Whether a run has a core to itself; others use all there are, or a GPU."""
-    return engine == "cpu" or (engine == "sequences" and device_of(engine) == "cpu")
+    return engine in ("cpu", "generated") or (engine == "sequences" and device_of(engine) == "cpu")
 
 
 def compute(

@@ -367,20 +367,38 @@ def train(
 def _train(run: Run, tick: Callable[[int], None], dtype: str) -> Log:
     if reason := objection(run):
         raise ValueError(f"engine 'cpu' {reason}: use engine 'auto'")
-    model = run.build()
-    p = torch.nn.utils.parameters_to_vector(model.parameters()).detach().numpy()
-    split = sum(q.numel() for q in model[0].parameters())
-    state = aligned_zeros((4, p.size), dtype)
-    state[0] = p
+    state = adam_state(run, dtype)
+    split = sum(q.numel() for q in run.build()[0].parameters())
     p, g = state[:2]
     first = layer_of(run.layers[0], p[:split], g[:split], run.hidden_size, run.task.input_size)
     second = layer_of(run.layers[1], p[split:], g[split:], 1, run.hidden_size)
     task, rules = task_of(run, dtype), rules_of(run)
+
+    def steps(begin: int, end: int, log: np.ndarray) -> int:
+        return advance(begin, end, first, second, task, rules, state, log)
+
+    return followed(run, steps, p, tick)
+
+
+def adam_state(run: Run, dtype: str) -> np.ndarray:
+    """(4, parameters): the initial parameters of a run, and zeros for the rest of ``adam``."""
+    p = torch.nn.utils.parameters_to_vector(run.build().parameters()).detach().numpy()
+    state = aligned_zeros((4, p.size), dtype)
+    state[0] = p
+    return state
+
+
+def followed(run: Run, steps: Callable, p: np.ndarray, tick: Callable[[int], None]) -> Log:
+    """A whole run, 20,000 steps at a time, whose parameters are p.
+
+    ``steps(begin, end, log)`` does those from ``begin`` to ``end - 1``, writes its evaluations,
+    and gives the step that diverged, or -1.
+    """
     log = np.full((run.evaluations, 3), np.nan)
     stride, diverged, step = 20_000, -1, 0
     while step <= run.iterations and diverged < 0:
         end = min(step + stride, run.iterations + 1)
-        diverged = advance(step, end, first, second, task, rules, state, log)
+        diverged = steps(step, end, log)
         tick((end if diverged < 0 else run.iterations + 1) - step)
         step = end
     return log_of(run, log, diverged, p.copy())

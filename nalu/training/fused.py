@@ -11,14 +11,15 @@ from .protocol import Draft, Final, Optimizer
 from .run import Log, Run
 
 
-def fused_objection(run: Run, layers: Collection[str]) -> str:
-    """Why a loop for two of these layers, the paper's operations and rules cannot train a run."""
+def fused_objection(run: Run, layers: Collection[str], most: int = 2, least: int = 2) -> str:
+    """Why a loop for so many of these layers and the paper's rules cannot train a run, or ""."""
     if run.stream != "philox":
         return f"has no stream {run.stream!r}"
     if unknown := [name for name in run.layers if name not in layers]:
         return f"has no layer {unknown[0]}"
-    if len(run.layers) != 2:
-        return f"trains models of 2 layers, not of {len(run.layers)}"
+    if not least <= len(run.layers) <= most:
+        numbers = " or ".join(map(str, range(least, most + 1)))
+        return f"trains models of {numbers} layers, not of {len(run.layers)}"
     if run.task.operation not in OPERATIONS:
         return f"has no operation {run.task.operation!r}"
     if type(run.protocol) not in (Draft, Final):

@@ -66,6 +66,20 @@ class Unit(nn.Module):
         """What R_z takes means of: the input, unless the unit is defined by a function of it."""
         return x
 
+    @property
+    def matrices(self) -> tuple[Tensor, ...]:
+        """The effective matrices, (out_features, in_features) each."""
+        return (self.weight,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The unit's ``scalar`` definition (``nalu.units.scalar``) on tensors."""
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(
+                f"the input has shape {tuple(x.shape)}, but its last dimension must be "
+                f"in_features = {self.in_features}"
+            )
+        return self.scalar(x.unsqueeze(-2))
+
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
@@ -97,7 +111,7 @@ class Logarithmic(Unit):
 
 def distance(weight: Tensor) -> Tensor:
     """min(|W|, |1 - |W||), elementwise: how far weights are from -1, 0 and 1."""
-    return torch.minimum(weight.abs(), (1 - weight.abs()).abs())
+    return weight.abs().minimum((1 - weight.abs()).abs())
 
 
 def side_by_side(unit: type[Unit], in_features: int, runs: int, **options) -> Unit:

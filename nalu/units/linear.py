@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Model, Unit, matching
+from .scalar import total
 
 
 class Linear(Unit):
@@ -30,6 +31,9 @@ class Linear(Unit):
         nn.init.xavier_uniform_(self.weight)
         nn.init.zeros_(self.bias)
 
+    def scalar(self, x):
+        return total(self.weight * x) + self.bias
+
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(matching(x, self.weight), self.weight, self.bias)
 
@@ -46,6 +50,9 @@ class ReLU(Linear):
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.zeros_(self.bias)
 
+    def scalar(self, x):
+        return super().scalar(x).relu()
+
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(super().forward(x))
 
@@ -56,6 +63,9 @@ class ReLU6(ReLU):
     label = "ReLU6"
     aliases = ("relu6",)
     models = {"ReLU6": Model(("ReLU6", "Linear"), "C6", "h", ":")}
+
+    def scalar(self, x):
+        return super().scalar(x).clamp(max=6)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x).clamp(max=6)

@@ -11,17 +11,17 @@ Gradients, eq. 2:
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..moments import nac_init_range
 from .base import Model, Unit, matching
+from .scalar import sigmoid, tanh, total
 
 
 def nac_weight(w_hat: Tensor, m_hat: Tensor) -> Tensor:
     """W = tanh(Ŵ) σ(M̂), elementwise over any broadcastable shapes (eq. 1)."""
-    return torch.tanh(w_hat) * torch.sigmoid(m_hat)
+    return tanh(w_hat) * sigmoid(m_hat)
 
 
 class NAC(Unit):
@@ -46,6 +46,9 @@ class NAC(Unit):
     @property
     def weight(self) -> Tensor:
         return nac_weight(self.w_hat, self.m_hat)
+
+    def scalar(self, x):
+        return total(self.weight * x)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight

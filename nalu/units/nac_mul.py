@@ -16,11 +16,17 @@ from torch import Tensor
 
 from .base import EPSILON, Logarithmic, Model, matching
 from .nac import NAC
+from .scalar import exp, log, total
 
 
 def nac_mul(x: Tensor, weight: Tensor, epsilon: float = EPSILON) -> Tensor:
     """exp(log(|x| + ε) Wᵀ): x (..., in) and W (out, in) give (..., out) (eq. 1)."""
     return F.linear((matching(x, weight).abs() + epsilon).log(), weight).exp()
+
+
+def power(x, weight, epsilon: float):
+    """exp(Σ_i W_oi log(|x_i| + ε)), as a scalar definition (eq. 1)."""
+    return exp(total(weight * log(abs(x) + epsilon)))
 
 
 class NACMul(Logarithmic, NAC):
@@ -37,6 +43,9 @@ class NACMul(Logarithmic, NAC):
     neutral = 1.0
     models = {"NACMul": Model(("NAC", "NACMul"), "C0", "o")}
     r_z = False
+
+    def scalar(self, x):
+        return power(x, self.weight, self.epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
         return nac_mul(x, self.weight, self.epsilon)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .base import Logarithmic, Model
 from .constrained import Constrained
-from .nac_mul import nac_mul
+from .nac_mul import nac_mul, power
 from .nmu import NMU
 
 
@@ -37,6 +37,9 @@ class NACMulNMU(Logarithmic, Constrained):
 
     def reset_parameters(self) -> None:
         nn.init.uniform_(self.w_hat, 0.25, 0.75)
+
+    def scalar(self, x):
+        return power(x, self.weight, self.epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
         return nac_mul(x, self.weight, self.epsilon)

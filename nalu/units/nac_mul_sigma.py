@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from .base import Logarithmic, Model
-from .nac_mul import nac_mul
+from .nac_mul import nac_mul, power
+from .scalar import sigmoid
 
 
 class NACMulSigma(Logarithmic):
@@ -38,7 +38,10 @@ class NACMulSigma(Logarithmic):
 
     @property
     def weight(self) -> Tensor:
-        return torch.sigmoid(self.w_hat)
+        return sigmoid(self.w_hat)
+
+    def scalar(self, x):
+        return power(x, self.weight, self.epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
         return nac_mul(x, self.weight, self.epsilon)

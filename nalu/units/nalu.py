@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from .base import EPSILON, Logarithmic, Model, matching
 from .nac import NAC
-from .nac_mul import nac_mul
+from .nac_mul import nac_mul, power
+from .scalar import sigmoid, total
 
 
 class NALU(Logarithmic):
@@ -59,14 +60,21 @@ class NALU(Logarithmic):
         nn.init.xavier_uniform_(self.gate_weight)
 
     @property
+    def matrices(self) -> tuple[Tensor, ...]:
+        return (self.add.weight, self.mul.weight) if self.separate else (self.shared.weight,)
+
+    @property
     def weight(self) -> Tensor:
-        if self.separate:
-            return torch.stack([self.add.weight, self.mul.weight])
-        return self.shared.weight
+        return torch.stack(self.matrices) if self.separate else self.shared.weight
 
     def gate(self, x: Tensor) -> Tensor:
         """g = σ(G x), the share of addition: (..., in_features) -> (..., out_features)."""
         return torch.sigmoid(F.linear(matching(x, self.gate_weight), self.gate_weight))
+
+    def scalar(self, x):
+        add, mul = self.matrices[0], self.matrices[-1]
+        g = sigmoid(total(self.gate_weight * x))
+        return g * total(add * x) + (1 - g) * power(x, mul, self.epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
         g = self.gate(x)

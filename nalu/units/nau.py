@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .base import Model, matching
 from .constrained import Constrained
+from .scalar import total
 
 
 class NAU(Constrained):
@@ -37,6 +38,9 @@ class NAU(Constrained):
     def reset_parameters(self) -> None:
         r = min(0.5, math.sqrt(6 / (self.in_features + self.out_features)))
         nn.init.uniform_(self.w_hat, -r, r)
+
+    def scalar(self, x):
+        return total(self.weight * x)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight

@@ -20,24 +20,11 @@ Regularisers, each a mean over the matrix (the draft prints another normaliser, 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Model, matching
 from .constrained import Constrained
-
-
-def product(factors: Tensor) -> Tensor:
-    """Product over the last dimension, by pairs: (..., n) -> (...).
-
-    Only multiplications, so first and second derivatives are right where factors are zero
-    and under ``torch.func``; those of ``torch.prod`` are not always.
-    """
-    while (n := factors.shape[-1]) > 1:
-        if n % 2:
-            factors = F.pad(factors, (0, 1), value=1.0)
-        factors = factors[..., 0::2] * factors[..., 1::2]
-    return factors[..., 0]
+from .scalar import product
 
 
 def nmu(x: Tensor, weight: Tensor) -> Tensor:
@@ -80,6 +67,10 @@ class NMU(Constrained):
 
     def reset_parameters(self) -> None:
         nn.init.uniform_(self.w_hat, 0.25, 0.75)
+
+    def scalar(self, x):
+        """Of the NMU that is not normalised."""
+        return product(self.weight * x + 1 - self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight

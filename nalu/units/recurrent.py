@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import Unit, matching
-from .nmu import product
+from .scalar import product
 
 
 class Recurrent(nn.Module):
