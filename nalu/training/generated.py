@@ -178,7 +178,7 @@ def objection(run: Run) -> str:
     largest = LARGEST if inputs <= UNROLLED else LARGEST_LOOPED
     if len(run.layers) > 1 and run.hidden_size > largest:
         return f"has at most {largest} hidden units for {inputs} inputs"
-    defined = [name for name in run.layers if getattr(unit_of(name), "scalar", None)]
+    defined = [name for name in run.layers if unit_of(name).has_scalar()]
     return fused_objection(run, defined, least=1)
 
 

@@ -80,6 +80,12 @@ class Unit(nn.Module):
             )
         return self.scalar(x.unsqueeze(-2))
 
+    @classmethod
+    def has_scalar(cls) -> bool:
+        """Whether there is a ``scalar`` definition, which no subclass's ``forward`` left behind."""
+        owner = next(each for each in cls.__mro__ if {"scalar", "forward"} & vars(each).keys())
+        return "scalar" in vars(owner)
+
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
 

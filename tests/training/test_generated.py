@@ -204,7 +204,9 @@ def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch, tmp_path):
 )
 def test_the_engine_says_which_runs_it_does_not_serve(changes, reason, monkeypatch):
     class Plain(LAYERS["Linear"]):
-        scalar = None
+        def forward(self, x):
+            """Another function, of which the scalar definition of a Linear knows nothing."""
+            return super().forward(x) + 1
 
     monkeypatch.setitem(LAYERS, "Plain", Plain)
     run = Run(("NAU", "NMU"), SIMPLE, "draft", 10)
