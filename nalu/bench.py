@@ -1,4 +1,4 @@
-"""How fast the engines are here: ``python -m nalu bench``, and ``bench --of sequences``.
+"""How fast the engines are here: ``python -m nalu bench``, with ``--of loops`` or ``sequences``.
 
 Beside every engine stands the ratio to a plain PyTorch loop and to an arithmetic floor, the
 time that the step's random words, multiply-adds, logarithms and exponentials take at the rates
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from .runs import cores
 from .store import processor
 from .tasks.arithmetic import SimpleMultiplication, StaticFunction
 from .tasks.mnist import load, normalised
-from .training import cpu, cuda, random, reference
+from .training import cpu, cuda, generated, random, reference
 from .training.elementary import log
 from .training.protocol import input_penalty, prepare
 from .training.random import BLOCK
@@ -166,6 +167,35 @@ def rows(seconds: float, models: Iterable[str] | None = None) -> Iterator[dict]:
                 }
 
 
+def loop_rows(seconds: float, models: Iterable[str] = ("NMU", "NACMul", "NALU")) -> Iterator[dict]:
+    """One row per task and model: the loop that is printed beside the one written by hand."""
+    ranges = {"extrapolation": EXTRAPOLATION["draft"]}
+    single = StaticFunction("mul", 2, 0.5, 0.0, **ranges)
+    for task, depth in (
+        (single, 1),
+        (SimpleMultiplication(**ranges), 2),
+        (StaticFunction(**ranges), 2),
+    ):
+        for model in models:
+            run = Run(MODELS[model][-depth:], task, "draft", model=model)
+            begin = time.perf_counter()
+            generated.train([run.but(iterations=0)])
+            row = {
+                "task": f"{task.input_size} inputs, {depth} layer{'s' * (depth > 1)}",
+                "model": model,
+                "first use, s": round(time.perf_counter() - begin, 1),
+            }
+            for name, engine in (("generated", generated), ("cpu", cpu)):
+                work, served = partial(_steps, engine, run), not engine.objection(run)
+                taken = seconds_per_step(work, seconds) if served else np.nan
+                row[f"{name}, µs a step"] = round(taken * 1e6, 2)
+            yield row
+
+
+def _steps(engine, run: Run, steps: int) -> None:
+    engine.train([run.but(iterations=steps - 1)])
+
+
 def hours(runs: Iterable[Run], table: pd.DataFrame) -> float:
     """What runs of section 3.1 take on one core without evaluations, by a table of ``rows``.
 
@@ -285,7 +315,7 @@ def recorded(of: str = "arithmetic") -> pd.DataFrame:
     return pd.read_csv(RECORDED / f"bench-{of}.csv")
 
 
-BENCHES = {"arithmetic": rows, "sequences": sequence_rows}
+BENCHES = {"arithmetic": rows, "loops": loop_rows, "sequences": sequence_rows}
 
 
 def main(seconds: float, output: Path | None = None, of: str = "arithmetic") -> None:

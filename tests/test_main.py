@@ -1,5 +1,6 @@
 """The command line."""
 
+import math
 import shlex
 import subprocess
 import sys
@@ -127,6 +128,17 @@ def test_hours_are_those_of_the_measured_steps():
     ).assign(engine="sequences, alone")
     (run,) = sequential_mnist("sum", seeds=[0], models=["NAU"], epochs=2)
     assert bench.sequence_hours([run], images) == pytest.approx(run.steps * 64 * 10 / 400 / 3600)
+
+
+def test_the_bench_of_loops_has_both_where_both_serve(monkeypatch):
+    monkeypatch.setattr(bench, "seconds_per_step", lambda work, seconds: work(2) or 1e-6)
+    rows = list(bench.loop_rows(0.01, ["NMU"]))
+    assert [row["task"] for row in rows] == [
+        "2 inputs, 1 layer", "4 inputs, 2 layers", "100 inputs, 2 layers"
+    ]  # fmt: skip
+    assert [row["generated, µs a step"] for row in rows] == [1.0] * 3
+    assert [math.isnan(row["cpu, µs a step"]) for row in rows] == [True, False, False]
+    assert [*rows[0], "machine", "date"] == list(bench.recorded("loops"))
 
 
 def test_the_bench_of_sequences_compares_with_a_plain_loop():

@@ -1,16 +1,26 @@
-"""The directive ``units``: the reference of every unit there is, so that a new one is in it."""
+"""The directive ``units``: reference and formula of every unit there is, also of a new one."""
 
 from docutils.statemachine import StringList
 from sphinx.util.docutils import SphinxDirective
 
 from nalu.units import UNITS
+from nalu.units.typeset import equations
 
 
 class Units(SphinxDirective):
-    """``autoclass`` of each unit, in the order of their files."""
+    """``autoclass`` of each unit, in the order of their files, and what ``scalar`` typesets to."""
 
     def run(self):
-        lines = [line for name in UNITS for line in (f".. autoclass:: nalu.{name}", "")]
+        lines = []
+        for name, unit in UNITS.items():
+            lines += [f".. autoclass:: nalu.{name}", ""]
+            if unit.has_scalar():
+                lines += [
+                    "   .. math::",
+                    "",
+                    *(f"      {line}\\\\" for line in equations(unit)),
+                    "",
+                ]
         self.content = StringList(lines, source="nalu.units")
         return self.parse_content_to_nodes()
 
