@@ -37,7 +37,7 @@ def show_table(frame: pd.DataFrame, name: str, caption: str, digits: str = ".3g"
         return rounded(cell, digits) if number else str(cell)
 
     shown = frame.map(text)
-    number = r"[-−]?[\d,.]+(e[-+]\d+)?|nan|inf"
+    number = r"[-−]?[\d,.]+(e[-+]\d+)?|nan|inf|—"
     numeric = [shown[column].astype(str).str.fullmatch(number).all() for column in shown]
     sides = ["right" if right else "left" for right in numeric]
     rows = shown.to_markdown(index=False, disable_numparse=True, colalign=sides)

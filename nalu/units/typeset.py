@@ -66,9 +66,17 @@ def number(value: float) -> str:
 
 
 def equations(make: Callable[[int, int], nn.Module]) -> list[str]:
-    """The LaTeX of a unit: its effective matrices, if they are not parameters, and its output."""
+    """The LaTeX of a unit: its effective matrices, unless they are parameters, gate, and output."""
     unit = symbolic(make)
+    output = unit.scalar(X)
     made = [matrix for matrix in unit.matrices if matrix.op != "leaf"]
     names = {matrix: f"W{k * chr(39)}_{{oi}}" for k, matrix in enumerate(made)}
-    lines = [f"{name} = {latex(matrix)}" for matrix, name in names.items()]
-    return [*lines, f"z_o = {latex(unit.scalar(X), names)}"]
+    names |= {gate: "g_o" for gate in gates(output)}
+    lines = [f"{name} = {latex(part)}" for part, name in names.items()]
+    return [*lines, f"z_o = {latex(output, names)}"]
+
+
+def gates(formula: Node) -> set[Node]:
+    """The gates in a formula, σ of something that belongs to an output: what is chosen by."""
+    gate = formula.op == "sigmoid" and "o" in formula.axes and "i" not in formula.axes
+    return {formula} if gate else set().union(*map(gates, formula.inner))

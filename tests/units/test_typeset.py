@@ -12,6 +12,12 @@ FORMULAS = {
     "ReLU": [r"z_o = \max(0, \sum_i W_{oi} \, x_{i} + b_{o})"],
     "NAC": [W_NAC, r"z_o = \sum_i W_{oi} \, x_{i}"],
     "NACMul": [W_NAC, r"z_o = \exp(\sum_i W_{oi} \, \log(\left|x_{i}\right| + 10^{-7}))"],
+    "NALU": [
+        W_NAC,
+        r"g_o = \sigma(\sum_i G_{oi} \, x_{i})",
+        r"z_o = g_o \, \left(\sum_i W_{oi} \, x_{i}\right)"
+        r" + \left(1 - g_o\right) \, \exp(\sum_i W_{oi} \, \log(\left|x_{i}\right| + 10^{-7}))",
+    ],
     "NMU": [
         r"W_{oi} = \min(\max(\hat{W}_{oi}, 0), 1)",
         r"z_o = \prod_i \left(W_{oi} \, x_{i} + 1 - W_{oi}\right)",
