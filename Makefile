@@ -9,9 +9,12 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 BIN := .venv/bin
 
 # PyTorch for the machine at hand: PyPI's Linux build brings gigabytes of CUDA, so a Linux
-# machine without an NVIDIA driver takes PyTorch's own CPU build of the same version.
-TORCH_INDEX := $(shell [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null \
-  && echo --extra-index-url https://download.pytorch.org/whl/cpu)
+# machine without an NVIDIA driver takes PyTorch's own CPU build of the same version, if it
+# reaches it: asked once and briefly, since pip would try for minutes.
+TORCH_CPU := https://download.pytorch.org/whl/cpu
+TORCH_INDEX = [ "$$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && $(PYTHON) -c \
+  "import urllib.request as r; r.urlopen('$(TORCH_CPU)/torch/', timeout=5)" 2>/dev/null \
+  && echo --extra-index-url $(TORCH_CPU)
 
 book: .venv/ready  ## execute the notebooks, build the website, say where to open it
 	$(BIN)/python book/build.py
@@ -38,6 +41,6 @@ help:  ## this list
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11, 3.12 or 3.13 is needed, none was found:" \
 	  "install one, or name it as in 'make book PYTHON=/path/to/python3.12'" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch $(TORCH_INDEX)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch $$($(TORCH_INDEX))
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,test]'
 	touch $@

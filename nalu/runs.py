@@ -51,7 +51,8 @@ SCORING = {
 }
 CURVES = 100  # seeds whose learning curves are recorded with the project: those of the paper
 PARAMETERS = 1  # seeds whose parameters are, if they are kept at all
-SIDE_BY_SIDE = {"cuda": 1_024, "reference": 50, "sequences": 10}  # runs an engine trains at once
+# How many runs an engine trains at once, on a GPU if there is one; others have a core for each.
+SIDE_BY_SIDE = {"cuda": 1_024, "reference": 50, "sequences": 10}
 
 
 def cores() -> int:
@@ -91,12 +92,12 @@ def engine_for(run: BaseRun, engine: str = "auto") -> str:
 
 
 def device_of(engine: str) -> str:
-    return "cuda" if engine not in ("cpu", "generated") and torch.cuda.is_available() else "cpu"
+    return "cuda" if engine in SIDE_BY_SIDE and torch.cuda.is_available() else "cpu"
 
 
 def keeps_one_core(engine: str) -> bool:
     """Whether a run has a core to itself; others use all there are, or a GPU."""
-    return engine in ("cpu", "generated") or (engine == "sequences" and device_of(engine) == "cpu")
+    return engine not in SIDE_BY_SIDE or (engine == "sequences" and device_of(engine) == "cpu")
 
 
 def compute(
