@@ -290,7 +290,8 @@ def _computed(missing: dict[str, list[BaseRun]], folder: Path, client, bar: Prog
             raise CancelledError
         bar.advance(steps)
 
-    pool = ThreadPoolExecutor(cores()) if client is None else executor_of(client)
+    at_once = cuda.AT_ONCE if "cuda" in missing else cores()
+    pool = ThreadPoolExecutor(at_once) if client is None else executor_of(client)
     here = (tick,) if client is None else ()
     futures = {pool.submit(compute, batch, name, folder, *here) for batch, name in tasks}
     failure = None

@@ -42,9 +42,11 @@ from .run import SHARED_SEED, Log, Run
 
 TRAINS, CHECKPOINTS = Run, False
 
-# Launches of several threads take turns in so many queues: 8 unless told otherwise, before a
-# device is used. On an H100 forty batches of runs had a fifth of its speed with 8.
-os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+# Batches of runs that share a device, each launched by a thread. Launches take turns in so many
+# queues, 8 unless told otherwise before a device is used: with 8, forty batches had a fifth of the
+# speed of an H100.
+AT_ONCE = 32
+os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", str(AT_ONCE))
 
 # Triton takes 70 MB: imported where torch is built for GPUs, or the variable says how to run it.
 triton = None
