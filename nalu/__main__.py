@@ -51,6 +51,12 @@ def numbers(text: str) -> list[float]:
     return [float(part) if "." in part or "e" in part else int(part) for part in text.split(",")]
 
 
+def truth(text: str) -> bool:
+    if text not in ("True", "False"):
+        raise argparse.ArgumentTypeError(f"{text} is neither True nor False")
+    return text == "True"
+
+
 def names(text: str) -> list[str]:
     return text.split(",")
 
@@ -58,7 +64,7 @@ def names(text: str) -> list[str]:
 # How an argument of an experiment is read, by its type; and what its values are, by its name.
 READERS = {
     Iterable[int]: whole_numbers, Sequence[str]: names, Sequence: numbers,
-    bool: lambda text: {"True": True, "False": False}[text], int: int, float: float, str: str,
+    bool: truth, int: int, float: float, str: str,
 }  # fmt: skip
 HELP = {
     "seeds": "0:100 or 0,1,7",
@@ -116,7 +122,7 @@ def parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("bench", help="measure the engines on this machine")
     command.add_argument(
-        "--of", choices=bench.BENCHES, default="arithmetic", help="section 3.1 or 3.2"
+        "--of", choices=bench.BENCHES, default="arithmetic", help="what is measured"
     )
     command.add_argument("--seconds", type=positive, default=3.0, help="spent on each number")
     command.add_argument("--output", type=Path, help="write the table here, as CSV")

@@ -27,7 +27,7 @@ from .training.run import SHARED_SEED, Log, Run, least
 
 DRAFT_THRESHOLD = 0.2
 # Columns of a sweep that do not tell apart runs by their fields.
-LABELS = ("experiment", "layers", "engine", "device", "seconds", "key")
+LABELS = ("experiment", "engine", "device", "seconds", "key")
 
 
 @lru_cache
@@ -174,7 +174,7 @@ def success_by_rule(
 
 # Ways to choose the error of a run: of a rule its first half.
 CHOICES = {
-    "median of the last hundred": (median_of_last, 100),
+    "median of the last hundred": (median_of_last, None),
     "least validation error of the last hundred": (at_least_error, 100),
     "least validation error of all": (at_least_error, None),
 }
@@ -388,7 +388,12 @@ def agreement(
 
     A row for each group that both have, indexed by it, and a column for each measure: True,
     False, or NA where it cannot be compared.
+
+    Raises:
+        ValueError: ours has several rows of a group.
     """
+    if ours.duplicated(list(by)).any():
+        raise ValueError(f"rows differ in more than {', '.join(by)}: name it in 'by' as well")
     theirs = published.set_index(list(by))
     rows = {
         key: differences(row, theirs.loc[key])

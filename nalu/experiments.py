@@ -90,7 +90,8 @@ def version(protocol: str | Protocol) -> str:
     Raises:
         ValueError: there is no such protocol.
     """
-    return (protocol if isinstance(protocol, Protocol) else protocol_named(protocol)).name
+    rules = type(protocol) if isinstance(protocol, Protocol) else protocol_named(protocol)
+    return next(each.name for each in rules.__mro__ if vars(each).get("name") in EXTRAPOLATION)
 
 
 def _ranges(protocol: str | Protocol, interpolation, extrapolation) -> dict:
@@ -211,6 +212,8 @@ def boundary(
     grids = BOUNDARIES[version(protocol)]
     if parameter not in grids:
         raise ValueError(f"parameter is {parameter!r}: it must be one of {', '.join(grids)}")
+    if parameter in fields:
+        raise ValueError(f"{parameter} is what is varied here: give it as values")
     if parameter == "ranges" and not (interpolation is None and extrapolation is None):
         raise ValueError("the ranges are what is varied here: give them as values")
     seeds = range(50 if final else 10) if seeds is None else list(seeds)

@@ -138,8 +138,8 @@ def checkpoint_of(runs: Sequence[BaseRun], engine: str, folder: Path) -> Path:
     """
     name = runs[0].key(engine)
     if len(runs) > 1:
-        seeds = ",".join(str(run.seed) for run in runs)
-        name = f"{runs[0].kind(engine)}-{len(runs)}_seeds_{zlib.crc32(seeds.encode()):08x}"
+        keys = ",".join(run.key(engine) for run in runs)
+        name = f"{runs[0].kind(engine)}-{len(runs)}_runs_{zlib.crc32(keys.encode()):08x}"
     clean = commit() and "dirty" not in commit()
     return Path(folder) / f"{name}{'' if clean else f'-{code_digest()}'}.checkpoint"
 
@@ -168,13 +168,14 @@ def sweep(
     """The results of runs: one row each, in their order.
 
     Runs that are in the store are read, the others computed and each written as soon as it is
-    finished, so an interrupted sweep goes on where it stopped. Runs of sequential MNIST are
-    long: what is trained of one is kept in a checkpoint beside the records until it is finished.
+    finished, so an interrupted sweep goes on where it stopped. What engines "reference" and
+    "sequences" have trained of a long run is kept in a checkpoint beside the records until it is
+    finished.
 
     Args:
         specs: runs, for example from ``nalu.experiments``; equal ones are computed once.
-        engine: "cuda", "cpu" or "reference" for section 3.1, "sequences" for 3.2, or "auto" for
-            the fastest that serves each run and any engine's records.
+        engine: "cuda", "cpu", "generated" or "reference" for section 3.1, "sequences" for 3.2, or
+            "auto" for the fastest that serves each run and any engine's records.
         store: a ``Store`` or a folder; the runs recorded with the project and the reader's
             cache if None.
         client: a Dask client or anything else with ``submit(function, *arguments)`` that

@@ -269,6 +269,18 @@ def test_runs_that_differ_in_any_field_are_told_apart(tmp_path):
     assert list(table.runs) == [2, 1]
 
 
+def test_runs_of_other_layers_or_tasks_are_not_pooled(tmp_path):
+    """Not even if they are given one label and have other seeds."""
+    (first,) = simple_multiplication("draft", [0], ["NMU"], 20)
+    other = first.but(layers=("NAC", "NMU"), model="NMU", seed=1)
+    table = summary(nalu.sweep([first, other], store=tmp_path, progress=False))
+    assert list(table.layers) == ["NAU → NMU", "NAC → NMU"]
+    assert list(table.runs) == [1, 1]
+    published = pd.DataFrame({"operation": ["mul"], "model": "NMU", "runs": 100})
+    with pytest.raises(ValueError, match="rows differ in more than operation, model: name it"):
+        agreement(table, published.assign(success_rate=0.0))
+
+
 def test_a_run_that_is_given_twice_is_not_counted_twice(tmp_path):
     runs = simple_multiplication("draft", [0, 1, 0], ["NMU"], 20)
     with pytest.raises(ValueError, match="a run is there twice, with operation mul, model NMU"):

@@ -178,6 +178,20 @@ def test_seeds_may_come_from_an_iterator():
         assert Counter(run.seed for run in runs) == {1: len(runs) // 2, 2: len(runs) // 2}
 
 
+def test_a_protocol_of_ones_own_is_of_a_version_of_the_paper():
+    class Mine(Draft):
+        name = "mine"
+
+    runs = simple_multiplication(Mine(), seeds=[0], models=["NMU"])
+    assert runs[0].task.extrapolation == ((1, 6),)
+    assert type(runs[0].but(layers=("NAU", "NAU")).protocol) is Mine
+
+
+def test_what_is_varied_is_not_given_twice():
+    with pytest.raises(ValueError, match="hidden_size is what is varied here: give it as values"):
+        boundary("hidden_size", values=[5], hidden_size=3)
+
+
 @pytest.mark.parametrize("experiment", [simple_multiplication, static_function, boundary])
 def test_a_protocol_may_have_constants_of_ones_own(experiment):
     """Ranges, seeds and grids are those of the version of the paper that it is of."""

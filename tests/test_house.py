@@ -53,7 +53,7 @@ class Twice(Arithmetic):
     extrapolation: Ranges = checked(((2.0, 6.0),), as_ranges)
 
     input_size: ClassVar[int] = 2
-    operation: ClassVar[str] = "twice"
+    operation: ClassVar[str] = "mul"
     offsets: ClassVar[int] = 1
 
     def subsets(self, offset=0):
@@ -125,7 +125,7 @@ def test_a_task_is_its_file(package):
         "store = Store('store')\n"
         "print(*(run_in(store.get(key)) == run for key in store.keys()))",
     )
-    assert lines == ["reference twice 2 True", "True"]
+    assert lines == ["reference mul 2 True", "True"]
 
 
 def test_a_protocol_and_a_field_are_their_class(package):

@@ -54,6 +54,7 @@ def test_it_is_a_module():
         (["sweep", "boundary", "--interpolation", "2,1"], "interpolation is [2, 1]: it must be"),
         (["verify", "--sample", "0"], "--sample: 0 is not 1 or more"),
         (["bench", "--seconds", "0"], "--seconds: 0 is not positive"),
+        (["sweep", "sequential_mnist", "--trained-state", "yes"], "yes is neither True nor False"),
     ],
 )
 def test_a_wrong_word_is_an_error_that_says_so(arguments, message, capsys):

@@ -106,6 +106,9 @@ def test_on_a_gpu_seeds_go_side_by_side(monkeypatch):
     assert [len(batch) for batch in runs.together(seeds, "sequences")] == [10, 2]
     names = {runs.checkpoint_of(batch, "sequences", "x") for batch in (seeds[:2], seeds[:3])}
     assert len(names) == 2
+    others = [run.but(learning_rate=0.1) for run in seeds[1:3]]
+    names = {runs.checkpoint_of([seeds[0], other], "sequences", "x") for other in others}
+    assert len(names) == 2
 
 
 def test_progress_counts_steps(tmp_path, capfd, few):

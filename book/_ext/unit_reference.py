@@ -14,7 +14,7 @@ class Units(SphinxDirective):
         lines = []
         for name, unit in UNITS.items():
             lines += [f".. autoclass:: nalu.{name}", ""]
-            if unit.has_scalar():
+            if hasattr(unit, "scalar"):
                 lines += [
                     "   .. math::",
                     "",

@@ -6,7 +6,8 @@ from collections.abc import Collection
 
 import numpy as np
 
-from ..tasks.arithmetic import OPERATIONS
+from ..tasks.arithmetic import OPERATIONS, Arithmetic
+from ..units import unit_of
 from .protocol import Draft, Final, Optimizer
 from .run import Log, Run
 
@@ -20,8 +21,10 @@ def fused_objection(run: Run, layers: Collection[str], most: int = 2, least: int
     if not least <= len(run.layers) <= most:
         numbers = " or ".join(map(str, range(least, most + 1)))
         return f"trains models of {numbers} layers, not of {len(run.layers)}"
-    if run.task.operation not in OPERATIONS:
-        return f"has no operation {run.task.operation!r}"
+    if run.task.operation not in OPERATIONS or type(run.task).target is not Arithmetic.target:
+        return f"has no operation {run.task.operation!r} of {run.task.name}"
+    if noisy := [name for name in run.layers if unit_of(name).noisy]:
+        return f"has no noise, which {noisy[0]} is trained with"
     if type(run.protocol) not in (Draft, Final):
         return f"has no protocol {run.protocol.name!r}"
     if run.optimizer != Optimizer():

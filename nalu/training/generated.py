@@ -1,4 +1,4 @@
-"""The engine for any unit with a scalar definition: a compiled loop is printed for every model.
+"""The engine for small models of units with a scalar definition: each has its loop printed.
 
 ``graph`` makes one graph of a model and its gradients, ``printer`` the text of its functions, and
 ``loop`` is what they run in. The modules lie in a cache folder under a digest of all that is
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from importlib.machinery import ModuleSpec
@@ -17,10 +18,12 @@ from importlib.util import module_from_spec
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from ..units import Unit, unit_of
+from ..units import LAYERS, Constrained, Unit
 from ..units.scalar import Node
 from .cpu import adam_state, followed, rules_of, task_of
+from .files import write_whole
 from .fused import fused_objection
 from .graph import (
     CHUNK,
@@ -35,7 +38,7 @@ from .graph import (
 from .layers import aligned_zeros
 from .printer import PARAMETERS, ROWS, SUMS, Printer, indented, place
 from .random import BLOCK
-from .run import Log, Run
+from .run import Log, Run, initialising
 
 TRAINS, CHECKPOINTS = Run, False
 
@@ -75,6 +78,7 @@ def {name}({arguments}):
 {body}
 """
 
+_compiling = threading.Lock()
 Results = list[tuple[str, Node]]  # the left sides of assignments, and what they assign
 
 
@@ -94,6 +98,7 @@ def elementwise(name: str, arguments: str, loops: list[tuple[int, Results]]) -> 
     return ELEMENTWISE.format(name=name, arguments=arguments, body=indented(texts))
 
 
+@lru_cache
 def printed(names: tuple[str, ...], sizes: tuple[int, ...]) -> tuple[str, dict[str, tuple]]:
     """The functions of a model as text, and the shapes of the memory they need."""
     layers = model_graph(names, sizes)
@@ -158,9 +163,7 @@ def compiled_model(names: tuple[str, ...], sizes: tuple[int, ...]):
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = path.with_suffix(f".{os.getpid()}")
-            unfinished.write_text(text)
-            unfinished.replace(path)
+            write_whole(path, text.encode())
     except OSError:
         text = text.replace(", cache=True", "")
     module = module_from_spec(ModuleSpec(f"{__package__}.{path.stem}", None))
@@ -178,8 +181,35 @@ def objection(run: Run) -> str:
     largest = LARGEST if inputs <= UNROLLED else LARGEST_LOOPED
     if len(run.layers) > 1 and run.hidden_size > largest:
         return f"has at most {largest} hidden units for {inputs} inputs"
-    defined = [name for name in run.layers if unit_of(name).has_scalar()]
-    return fused_objection(run, defined, least=1)
+    defined = [name for name in run.layers if is_defined(LAYERS[name])]
+    reason = fused_objection(run, defined, least=1)
+    return reason or printing_objection(run.layers, tuple(run.sizes))
+
+
+@lru_cache
+def is_defined(make: Callable[[int, int], Unit]) -> bool:
+    """Whether a layer's scalar definition is its forward pass, and its rules are what is read."""
+    with initialising(0):
+        unit = make(3, 2).double()
+    if not hasattr(unit, "scalar") or type(unit).sparsity_error is not Unit.sparsity_error:
+        return False
+    x = torch.linspace(-2, 2, 12, dtype=torch.float64).view(4, 3)
+    with torch.no_grad():
+        same = torch.allclose(unit(x), unit.scalar(x.unsqueeze(-2)), equal_nan=True)
+    if not isinstance(unit, Constrained):
+        return same
+    own = type(unit).project_ is not Constrained.project_
+    return same and not own and [name for name, _ in unit.named_parameters()] == ["w_hat"]
+
+
+@lru_cache
+def printing_objection(names: tuple[str, ...], sizes: tuple[int, ...]) -> str:
+    """Why the definitions of a model cannot be printed, or ""."""
+    try:
+        printed(names, sizes)
+    except (AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as reason:
+        return f"cannot print {' → '.join(names)} ({reason})"
+    return ""
 
 
 def train(
@@ -196,7 +226,8 @@ def train(
 def _train(run: Run, tick: Callable[[int], None], dtype: str) -> Log:
     if reason := objection(run):
         raise ValueError(f"engine 'generated' {reason}: use engine 'auto'")
-    module, shapes = compiled_model(run.layers, tuple(run.sizes))
+    with _compiling:  # once, if several threads ask
+        module, shapes = compiled_model(run.layers, tuple(run.sizes))
     memory = module.Memory(**{name: aligned_zeros(shape, dtype) for name, shape in shapes.items()})
     state, task, rules = adam_state(run, dtype), task_of(run, dtype), rules_of(run)
 

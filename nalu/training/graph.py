@@ -14,9 +14,8 @@ from collections.abc import Callable, Iterable
 from functools import cache, reduce
 from typing import NamedTuple
 
-from ..units import Constrained, Unit
+from ..units import LAYERS, Constrained, Unit
 from ..units.scalar import ONE, ZERO, Node, X, as_node, node, plus, symbolic, times
-from .run import LAYERS
 
 UNROLLED = 8  # inputs of a layer that are written out; more become a loop
 CHUNK = 4  # inputs to a turn of that loop

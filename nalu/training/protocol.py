@@ -56,7 +56,7 @@ class Protocol(Checked):
         raise NotImplementedError
 
     def constrain(self, unit: Constrained) -> None:
-        """What is done to a unit after every step."""
+        """What is done to a unit after every step, elementwise: parameters may be those of runs."""
         if self.projects:
             unit.project_()
 
@@ -182,20 +182,31 @@ class Optimizer(Checked):
     clip_value: float | None = amount(None, zero=False)  # what no entry of a gradient exceeds
     clip_norm: float | None = amount(None, zero=False)  # what the norm of a run's whole one doesn't
     restart_every: int | None = whole(None, 1)  # steps between tests whether to begin anew
-    patience: int = whole(5_000, 1)
+    patience: int | None = whole(None, 1)  # 5,000 unless told otherwise, if there are tests
+
+    def settle(self) -> None:
+        patience = self.restart_every and (self.patience or 5_000)
+        object.__setattr__(self, "patience", patience)
 
     @classmethod
     def of(cls, units: Sequence[type[Unit]], rate: float) -> Optimizer:
-        """What the papers of a model's units have; ``rate`` is the learning rate of the others."""
+        """What the papers of a model's units have; ``rate`` is the learning rate of the others.
+
+        Raises:
+            ValueError: two units differ in more than the rate.
+        """
         needs = [dict(unit.optimizer) for unit in units]
         rates = tuple(need.pop("rate", rate) for need in needs)
         merged = {name: value for need in needs for name, value in need.items()}
+        if any(need[name] != merged[name] for need in needs for name in need):
+            names = ", ".join(unit.__name__ for unit in units)
+            raise ValueError(f"{names} are trained by different rules: name an optimizer")
         return cls(rates=None if set(rates) == {rate} else rates, **merged)
 
     def made(self, layers: Sequence[Sequence[Tensor]], rate: float, **options):
         """The optimiser of PyTorch for the parameters of each layer; ``options`` are its own."""
         rates = self.rates or (rate,)
-        if len(rates) == 1:
+        if self.rates is None:
             layers = [[parameter for layer in layers for parameter in layer]]
         groups = [{"params": p, "lr": lr} for p, lr in zip(layers, rates, strict=True)]
         return OPTIMIZERS[self.rule](groups, lr=rate, **options)
@@ -203,7 +214,7 @@ class Optimizer(Checked):
     @torch.no_grad()
     def clip(self, parameters: Sequence[Tensor]) -> None:
         """Clip the gradients of stacked parameters, (runs, ...), of each run by itself."""
-        gradients = [parameter.grad for parameter in parameters]
+        gradients = [p.grad for p in parameters if p.grad is not None]
         if self.clip_value is not None:
             for gradient in gradients:
                 gradient.clamp_(-self.clip_value, self.clip_value)
@@ -256,7 +267,7 @@ def protocol_for(model: nn.Module, protocol: str | Protocol) -> Protocol:
     """``protocol`` itself, or the one of that name with the paper's constants for this model.
 
     Raises:
-        ValueError: a name other than "draft" and "final".
+        ValueError: there is no such version.
     """
     if isinstance(protocol, Protocol):
         return protocol

@@ -114,7 +114,8 @@ def train(
             raises ends the training.
         dtype: float32, or float64 for comparisons.
         device: the GPU if there is one.
-        checkpoint: a file to go on from, for trainings of minutes; see ``Training.train``.
+        checkpoint: a file to go on from, for trainings of minutes; see ``Training.train``. Those
+            on the authors' stream have none.
         provenance: what is recorded of this computer and code.
 
     Raises:
@@ -126,6 +127,8 @@ def train(
             "only"
         )
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if any(run.stream == "authors" for run in runs):
+        checkpoint = None  # that stream can only be read from its beginning on
     training = Arithmetic(runs, device, dtype)
     training.provenance = provenance or {}
     return training.train(tick, checkpoint)

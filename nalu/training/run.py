@@ -25,7 +25,7 @@ from ..tasks.arithmetic import Arithmetic, ranges_text
 from ..units import LAYERS, layer_named, unit_of
 from . import random
 from .authors import AuthorsStream
-from .protocol import Optimizer, Protocol, as_optimizer, protocol_for
+from .protocol import PROTOCOLS, Optimizer, Protocol, as_optimizer, protocol_for, protocol_named
 
 STREAMS = ("philox", "authors")
 SHARED_SEED = 0  # of the validation and test sets, which all runs of the final protocol share
@@ -155,7 +155,8 @@ class Run(BaseRun):
     def unset(self, changes: Collection[str]) -> dict:
         if "layers" not in changes:
             return {"optimizer": None} if "learning_rate" in changes else {}
-        return {"protocol": self.protocol.name, "model": "", "optimizer": None}
+        paper = {"protocol": self.protocol.name} if self.protocol.name in PROTOCOLS else {}
+        return {**paper, "model": "", "optimizer": None}
 
     def settle(self) -> None:
         if not isinstance(self.task, Arithmetic):
@@ -167,10 +168,14 @@ class Run(BaseRun):
                     f"stream 'authors' has single ranges, not {ranges}: use stream 'philox'"
                 )
         settle = object.__setattr__
+        if not isinstance(self.protocol, Protocol):
+            protocol_named(self.protocol)
         settle(self, "protocol", _protocol(self.layers, self.protocol))
         units = [unit_of(name) for name in self.layers]
         if self.optimizer is None:
             settle(self, "optimizer", Optimizer.of(units, self.learning_rate))
+        if set(self.optimizer.rates or ()) == {self.learning_rate}:
+            settle(self, "optimizer", replace(self.optimizer, rates=None))
         if self.optimizer.rates and len(self.optimizer.rates) != len(units):
             raise ValueError(
                 f"rates is {self.optimizer.rates}: it must have one for each of {len(units)} layers"
@@ -202,7 +207,8 @@ class Run(BaseRun):
     def labels(self) -> dict:
         labels = super().labels()
         layers = labels.pop("layers")
-        return labels | {"input_size": self.task.input_size, "layers": layers}
+        task = {"input_size": self.task.input_size, "task": self.task.name}
+        return labels | task | {"layers": layers}
 
     def columns(self) -> list[str]:
         """What the columns of its log are called, in learning curves as well."""

@@ -89,7 +89,7 @@ class SequenceRun(BaseRun):
     learning_rate: float = amount(1e-3, zero=False)  # of Adam, positive
     batch_size: int = whole(64, 1, 10**6)  # sequences a step, 1 or more
     evaluate_every: int | None = whole(None, 1, 10**6)  # epochs; draft 10, final 5
-    optimizer: Optimizer = checked(Optimizer(), as_optimizer, silent=Optimizer())  # of steps
+    optimizer: Optimizer | None = checked(None, as_optimizer, silent=Optimizer())  # of steps
     experiment: str = field(default="", compare=False)  # what it is part of: a label
     model: str = field(default="", compare=False)  # how figures call it
 
@@ -99,7 +99,7 @@ class SequenceRun(BaseRun):
     length: ClassVar[str] = "epochs"
 
     def unset(self, changes: Collection[str]) -> dict:
-        unset = {"model": ""} if "unit" in changes else {}
+        unset = {"model": "", "optimizer": None} if "unit" in changes else {}
         if {"unit", "protocol"} & set(changes):
             unset |= dict.fromkeys(("cnn_outputs", "trained_state", "evaluate_every"))
         return unset
@@ -117,6 +117,14 @@ class SequenceRun(BaseRun):
         for name, value in paper.items():
             if getattr(self, name) is None:
                 settle(self, name, value)
+        units = [unit_of(self.unit)] if own_state else []
+        if self.optimizer is None:
+            settle(self, "optimizer", Optimizer.of(units, self.learning_rate))
+        if self.optimizer.rates or self.optimizer.restart_every or any(u.noisy for u in units):
+            raise ValueError(
+                f"{self.unit} by {self.optimizer} has learning rates by layer, restarts or noise: "
+                "runs of sequential MNIST have none of these"
+            )
         if self.z_strength and not self.has_r_z:
             raise ValueError(
                 f"z_strength is {self.z_strength!r}, but R_z is defined for {with_r_z()} only: it "

@@ -126,7 +126,8 @@ class Sequences(Training):
         dtype: torch.dtype,
         digits: dict[str, Digits],
     ):
-        super().__init__(runs, device, dtype, fused=True)
+        fused = {} if runs[0].optimizer.rule == "RMSprop" else {"fused": True}  # which has none
+        super().__init__(runs, device, dtype, **fused)
         self.task, self.rounds = self.run.task, self.run.epochs
         self.last_evaluated = self.rounds
         self.digits = {name: Digits(*(t.to(device) for t in part)) for name, part in digits.items()}

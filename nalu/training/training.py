@@ -74,9 +74,9 @@ class Training:
         self.model = models[0]
         self.parameters, self.stacked = stacked([FunctionOf(model) for model in models])
         self.regulariser = Regulariser(self.model, self.run.protocol)
-        layers: dict[str, list[Tensor]] = {}  # named as "model.0.w_hat"
-        for name, parameter in self.parameters.items():
-            layers.setdefault(name.split(".")[1], []).append(parameter)
+        layers = {name: [] for name, _ in self.model.named_children()}
+        for name, parameter in self.parameters.items():  # named as "model.0.w_hat"
+            layers[name.split(".")[1]].append(parameter)
         rules, rate = self.run.optimizer, self.run.learning_rate
         self.optimizer = rules.made(list(layers.values()), rate, **options)
         self.at = 0  # rounds done

@@ -53,7 +53,7 @@ def layer_named(name: str) -> str:
     Raises:
         ValueError: no unit has that name.
     """
-    return name if name in LAYERS else unit_named(name).__name__
+    return name if isinstance(name, str) and name in LAYERS else unit_named(name).__name__
 
 
 def unit_of(layer: str) -> type[Unit]:

@@ -16,9 +16,9 @@ class Model(NamedTuple):
     """A model that tables and figures know by name."""
 
     layers: tuple[str, ...]  # names of its units, from the input on
-    colour: str  # of its lines and points, with their marker and dashes
-    marker: str
-    line: str | tuple = "-"
+    colour: str  # of its lines and points
+    marker: str  # of its points
+    line: str | tuple = "-"  # dashes of its lines
 
 
 class Unit(nn.Module):
@@ -26,7 +26,8 @@ class Unit(nn.Module):
 
     A unit is drop-in for ``torch.nn.Linear``. The matrix its equation speaks of is
     ``unit.weight``, of shape (out_features, in_features), whatever the trained parameters are;
-    a NALU with separate matrices has two of them, one after the other.
+    a NALU with separate matrices has two of them, one after the other. A subclass gives it,
+    and its function as ``scalar`` (``nalu.units.scalar``), as ``forward``, or as both.
 
     Raises:
         ValueError: a size is not a whole number of at least 1, or the last dimension of an
@@ -79,12 +80,6 @@ class Unit(nn.Module):
                 f"in_features = {self.in_features}"
             )
         return self.scalar(x.unsqueeze(-2))
-
-    @classmethod
-    def has_scalar(cls) -> bool:
-        """Whether there is a ``scalar`` definition, which no subclass's ``forward`` left behind."""
-        owner = next(each for each in cls.__mro__ if {"scalar", "forward"} & vars(each).keys())
-        return "scalar" in vars(owner)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"

@@ -15,7 +15,6 @@ differentiates and compiles.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from functools import cache
@@ -182,7 +181,7 @@ def symbolic(make: Callable[[int, int], nn.Module]) -> nn.Module:
     A parameter is the leaf of its full name, as in ``unit.named_parameters()``.
     """
     sizes = 2, 3
-    unit = copy.deepcopy(make(*sizes))
+    unit = make(*sizes, device="meta")  # which draws nothing
     for path, module in unit.named_modules():
         for name, parameter in module._parameters.items():
             full = f"{path}.{name}" if path else name

@@ -1,6 +1,7 @@
 """The generated engine: formulas, gradients and loops that are printed, against PyTorch."""
 
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,11 +10,12 @@ import pytest
 import torch
 from torch import nn
 
+from nalu.runs import engine_for
 from nalu.tasks.arithmetic import SimpleMultiplication, StaticFunction
 from nalu.training import generated, reference
 from nalu.training.protocol import Draft, Final
 from nalu.training.run import LAYERS, Run
-from nalu.units import Unit
+from nalu.units import NAU, NMU, Unit
 from nalu.units.scalar import cos, exp, log, total
 
 SHARP = {"draft": Draft(strength=1.0, rate=0.1), "final": Final(strength=1.0, start=0, end=50)}
@@ -190,6 +192,45 @@ def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch, tmp_path):
     module.construct.py_func(np.array([1.5, -0.25]), e)
     np.testing.assert_array_equal(e, [1, -0.25])
     assert module.advance._cache.cache_path is None
+
+
+class Biased(NAU):
+    axes = {"w_hat": "oi", "bias": "o"}
+
+    def reset_parameters(self):
+        super().reset_parameters()
+        nn.init.zeros_(self.bias)
+
+
+def noisy(self, x, noise=None):
+    return NMU.forward(self, x)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        partial(NMU, normalised=True),
+        type("Moved", (NMU,), {"project_": lambda self: None}),
+        type("Judged", (NMU,), {"sparsity_error": lambda self: self.weight.max()}),
+        Biased,
+        type("Noisy", (NMU,), {"noisy": True, "forward": noisy}),
+        type("Halved", (NAU,), {"scalar": lambda s, x: total(s.weight * x) / total(abs(s.weight)),
+                                "forward": Unit.forward}),
+    ],
+    ids=["option", "projection", "measure", "parameter", "noise", "unprintable"],
+)  # fmt: skip
+def test_what_a_printed_loop_would_do_otherwise_is_left_to_the_reference(make, monkeypatch):
+    monkeypatch.setitem(LAYERS, "Own", make)
+    assert engine_for(Run(("Own",), SIGNS)) == "reference"
+
+
+def test_a_task_with_a_target_of_its_own_is_left_to_the_reference():
+    class Own(SimpleMultiplication):
+        def target(self, x, offset):
+            return 3 * x[..., :1]
+
+    for layers in (("NAU", "NMU"), ("NMU",)):
+        assert engine_for(Run(layers, Own())) == "reference"
 
 
 @pytest.mark.parametrize(

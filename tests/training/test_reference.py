@@ -107,6 +107,20 @@ def test_a_unit_says_how_its_paper_trains_it(monkeypatch):
     assert RUN.but(optimizer=Optimizer(clip_norm=2.0)).but(layers=("Fast",)).optimizer.rates is None
 
 
+def test_units_that_are_trained_by_different_rules_need_a_word(monkeypatch):
+    for name, rule in (("One", "SGD"), ("Other", "RMSprop")):
+        monkeypatch.setitem(LAYERS, name, type(name, (NAU,), {"optimizer": {"rule": rule}}))
+    with pytest.raises(ValueError, match="One, Other are trained by different rules: name an opt"):
+        RUN.but(layers=("One", "Other"))
+    assert RUN.but(layers=("One", "Other"), optimizer=Optimizer()).optimizer == Optimizer()
+
+
+def test_equal_rules_are_alike():
+    """Rates that are all the run's, and patience without tests, say nothing."""
+    assert RUN.but(optimizer=Optimizer(rates=(1e-3,))) == RUN
+    assert RUN.but(optimizer=Optimizer(patience=7)) == RUN
+
+
 def test_a_run_begins_anew_with_other_parameters_and_no_moments():
     """Errors of ranges that no weight fits stay far above 1; it begins anew at steps 10 and 20."""
     task = StaticFunction("add", 2, 0.5, 0.0, (10, 20), (20, 40))
@@ -191,6 +205,13 @@ def test_runs_of_other_shapes_or_rules_do_not(change):
 
 class Stop(Exception):
     pass
+
+
+def test_a_stream_that_is_read_from_its_beginning_has_no_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(reference.Arithmetic, "saved_after", 0.0)
+    run = Run(("NAU", "NMU"), StaticFunction("mul", 4), "draft", 20, stream="authors")
+    reference.train([run], checkpoint=tmp_path / "checkpoint")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("run", [DEEP, RUN.but(optimizer=Optimizer(restart_every=10, patience=5))])

@@ -98,6 +98,23 @@ def test_every_field_but_the_labels_is_in_the_specification():
     assert RUN.but(experiment="e", model="m").specification() == RUN.specification()
 
 
+@pytest.mark.parametrize(
+    "rules", [Optimizer(rates=(0.1, 0.2)), Optimizer(restart_every=5)], ids=["rates", "restarts"]
+)
+def test_rules_that_no_sequence_is_trained_by_are_refused(rules):
+    with pytest.raises(ValueError, match="runs of sequential MNIST have none of these"):
+        RUN.but(optimizer=rules)
+
+
+@pytest.mark.parametrize("rule", ["RMSprop", "SGD"])
+def test_sequences_are_trained_by_other_optimisers(rule, few):
+    first, other = (
+        train([RUN.but(optimizer=Optimizer(name))], digits=few)[0] for name in ("Adam", rule)
+    )
+    assert not np.array_equal(first.parameters, other.parameters)
+    assert np.isfinite(other.parameters).all()
+
+
 def test_the_key_is_the_same_on_every_machine():
     """If this fails, recorded runs are lost: raise ``mathematics`` only when results change."""
     run = SequenceRun("LSTM (read-out)", SequentialMNIST.of("sum"), seed=5)
