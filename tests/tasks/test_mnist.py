@@ -164,7 +164,7 @@ def test_the_largest_target_is_finite_and_rounded_as_documented():
         ({"test_lengths": (0, 1)}, "test_lengths is \\(0, 1\\)"),
         ({"test_lengths": (2, 1)}, "ascending"),
         ({"test_lengths": 5}, "test_lengths is 5: it must be whole numbers from 1"),
-        ({"prefixes": 1}, "prefixes is 1: it must be True or False"),
+        ({"prefixes": 1}, "prefixes is 1: it must be one of True, False"),
     ],
 )
 def test_messages_name_the_value(fields, message):
