@@ -201,7 +201,7 @@ class Optimizer(Checked):
         if any(need[name] != merged[name] for need in needs for name in need):
             names = ", ".join(unit.__name__ for unit in units)
             raise ValueError(f"{names} are trained by different rules: name an optimizer")
-        return cls(rates=None if set(rates) == {rate} else rates, **merged)
+        return cls(rates=None if set(rates) <= {rate} else rates, **merged)
 
     def made(self, layers: Sequence[Sequence[Tensor]], rate: float, **options):
         """The optimiser of PyTorch for the parameters of each layer; ``options`` are its own."""
