@@ -18,11 +18,16 @@ class Units(SphinxDirective):
                 lines += [
                     "   .. math::",
                     "",
-                    *(f"      {line}\\\\" for line in equations(unit)),
+                    *(f"      {line}\\\\" for line in aligned(unit)),
                     "",
                 ]
         self.content = StringList(lines, source="nalu.units")
         return self.parse_content_to_nodes()
+
+
+def aligned(unit):
+    """The equations of a unit, to stand below each other at their first sign of equality."""
+    return [line.replace(" = ", " &= ", 1) for line in equations(unit)]
 
 
 def setup(app):
